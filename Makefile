@@ -1,0 +1,43 @@
+# Each target makes what it needs: a virtual environment in .venv, from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check train bench clean help
+
+help:                 ## what there is to make
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
+
+demo: $(VENV)/.demo   ## stream five real minutes of ECG through the daemon, a broker and a subscriber
+	$(BIN)/holdover demo
+
+test: $(VENV)/.dev    ## the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev   ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train: $(VENV)/.train ## train, export and measure the shipped model again (needs HOLDOVER_DATA)
+	$(BIN)/python models/ecg_beats/train.py
+
+bench: $(VENV)/.train ## the benchmarks, peers in the same run; results in benchmarks/results/
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/cold.py
+
+clean:                ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "holdover needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.train: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing holdover[$*] into $(VENV) (a minute or two the first time)"
+	$(PIP) -e '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The two ends of the wire: sensors, files, boards."""

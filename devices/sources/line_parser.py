@@ -1,0 +1,139 @@
+"""Live lines of text to samples; a line that cannot be read is a missing sample, counted and told."""
+
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdover.devices.sources.cell import number, samples
+
+LEAD_OFF = "!"
+"""What a device writes instead of a number while an electrode is off."""
+
+MAX_LINE = 4096
+TELL_S = 60.0
+
+_CELLS = re.compile(r"\s*[,;]\s*|[ \t]+")
+_log = logging.getLogger("holdover.source")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What some lines said: x (lines, channels), NaN where missing; off (lines,); t (lines,), NaN if there is none."""
+
+    x: NDArray[np.float32]
+    off: NDArray[np.bool_]
+    t: NDArray[np.float64]
+
+
+class LineParser:
+    """Text as it arrives, in any pieces, to samples.
+
+    Attributes
+    ----------
+    bad
+        How many lines could not be read.
+
+    Examples
+    --------
+    >>> parser = LineParser("doc", channels=2)
+    >>> parser.push(b"0.5,0.25\\n0.75;").x.tolist()
+    [[0.5, 0.25]]
+    >>> parser.push(b"1\\n!\\n").x.tolist()
+    [[0.75, 1.0], [nan, nan]]
+    """
+
+    def __init__(self, name: str, channels: int, stamped: bool = False, gain: float = 1.0, offset: float = 0.0) -> None:
+        self.name = name
+        self.channels = channels
+        self.stamped = stamped
+        self.gain = gain
+        self.offset = offset
+        self.bad = 0
+        self._width = channels + stamped
+        self._half = b""
+        self._skipping = False
+        self._untold = 0
+        self._told = -math.inf
+
+    def push(self, data: bytes) -> Samples:
+        """Parse the lines that are whole; the half one waits for its end."""
+        *whole, half = (self._half + data).split(b"\n")
+        if whole and self._skipping:
+            del whole[0]
+            self._skipping = False
+        if len(half) > MAX_LINE and not self._skipping:
+            self._count(half)
+            self._skipping = True
+        self._half = b"" if self._skipping else half
+        return self._parse([line for line in whole if self._fits(line)])
+
+    def lose(self) -> None:
+        """Forget the half line that waits: its other half is lost."""
+        self._half, self._skipping = b"", False
+
+    def finish(self) -> Samples:
+        """Parse the last line, which had no end."""
+        return self.push(b"\n" if self._half else b"")
+
+    def _fits(self, line: bytes) -> bool:
+        if len(line) > MAX_LINE:
+            self._count(line)
+        return len(line) <= MAX_LINE
+
+    def _parse(self, lines: list[bytes]) -> Samples:
+        off = np.zeros(len(lines), np.bool_)
+        rows = self._plain(lines)
+        if rows is None:
+            read = [self._row(line) for line in lines]
+            rows = np.array([values for values, _ in read], np.float64)
+            off = np.array([mark for _, mark in read], np.bool_)
+        rows = rows.reshape(-1, self._width)
+        x = (rows[:, self._width - self.channels :] - self.offset) * self.gain
+        t = rows[:, 0].copy() if self.stamped else np.full(len(rows), np.nan)
+        return Samples(samples(x), off, t)
+
+    def _plain(self, lines: list[bytes]) -> NDArray[np.float64] | None:
+        """The fast way for one number a line; None to look more closely."""
+        if self._width != 1 or any(b"_" in line for line in lines):
+            return None
+        try:
+            values = np.fromiter(map(float, lines), np.float64, len(lines))
+        except ValueError:
+            return None
+        return values if np.isfinite(values).all() else None
+
+    def _row(self, line: bytes) -> tuple[list[float], bool]:
+        """The numbers of a line, NaN where there is none, and whether it says that an electrode is off."""
+        missing = [math.nan] * self._width
+        text = line.decode("ascii", errors="replace").strip()
+        if text in ("", LEAD_OFF):
+            return missing, text == LEAD_OFF
+        cells = _CELLS.split(text)
+        if len(cells) == self._width + 1 and not cells[-1]:
+            cells.pop()
+        values = [_value(cell) for cell in cells]
+        if len(cells) != self._width or None in values:
+            self._count(line)
+        if len(cells) != self._width:
+            return missing, False
+        return [math.nan if value is None else value for value in values], LEAD_OFF in cells
+
+    def _count(self, line: bytes) -> None:
+        """Count a bad line; tell of them once a minute."""
+        self.bad += 1
+        self._untold += 1
+        if time.monotonic() - self._told < TELL_S:
+            return
+        wanted = f"{'a time and ' if self.stamped else ''}{self.channels} number{'s' if self.channels > 1 else ''}"
+        example = line[:40].decode("ascii", errors="replace")
+        _log.warning("%s: %d bad line(s), such as %r; expected %s", self.name, self._untold, example, wanted)
+        self._told, self._untold = time.monotonic(), 0
+
+
+def _value(cell: str) -> float | None:
+    return math.nan if cell == LEAD_OFF else number(cell)

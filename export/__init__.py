@@ -1,0 +1,1 @@
+"""From trained weights to a streaming ONNX file with a contract."""

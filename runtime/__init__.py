@@ -1,0 +1,1 @@
+"""What runs on the device: from chunks of samples to alerts that are kept."""

@@ -1,0 +1,1 @@
+"""The engines that can take a step, one file each."""

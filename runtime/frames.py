@@ -1,0 +1,41 @@
+"""What the model said, and the samples that it spoke of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdover.runtime.contract import OutputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames of every output, on the source's sample clock.
+
+    Attributes
+    ----------
+    values
+        By output: (frames, width).
+    first
+        By output: the number of the first of them since the last reset.
+    origin
+        Source sample at which the model's clock stood at 0.
+    ratio
+        Source samples per model sample.
+    until
+        Everything about source samples before this one has now been said.
+    """
+
+    values: Mapping[str, NDArray[Any]]
+    first: Mapping[str, int]
+    origin: int
+    ratio: Fraction
+    until: int
+
+    def at(self, spec: OutputSpec) -> NDArray[np.float64]:
+        """The source samples that the frames of an output are about, (frames,)."""
+        k = self.first[spec.name] + np.arange(len(self.values[spec.name]))
+        return self.origin + (spec.first_at + k * spec.samples_per_frame) * float(self.ratio)

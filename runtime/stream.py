@@ -1,0 +1,136 @@
+"""One signal's memory: resampler, carried state, samples short of a hop."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from holdover.runtime.chunk import Chunk
+from holdover.runtime.engine import Array, Engine, Outputs
+from holdover.runtime.errors import SourceError
+from holdover.runtime.frames import Frames
+from holdover.runtime.resample import Resampler
+from holdover.runtime.snapshot import Memory
+
+
+class Stream:
+    """A model run over one signal, its memory carried from chunk to chunk.
+
+    Parameters
+    ----------
+    engine
+        The model.
+    rate_hz
+        Rate of the source; it is resampled to the model's.
+
+    Notes
+    -----
+    Chunks hold finite samples that follow one another without a hole: `holdover.runtime.quality` sees to that, and
+    calls `finish` before one.
+    """
+
+    def __init__(self, engine: Engine, rate_hz: float) -> None:
+        self.contract = c = engine.contract
+        self._engine = engine
+        self._channels = len(c.signal.channels)
+        self._resampler = Resampler(rate_hz, c.signal.rate_hz, self._channels)
+        self.ratio = Fraction(self._resampler.down, self._resampler.up)
+        self._quantum = c.hop if c.bitwise else c.grid
+        self._first_min = -(-c.first_chunk_min // self._quantum) * self._quantum
+        self._empty = {o.name: np.empty((0, max(len(o.labels), 1)), np.float32) for o in c.outputs}
+        self.reset()
+
+    @property
+    def delay(self) -> int:
+        """Source samples from a sample until the slowest output has spoken of it: resampler, model, and one hop."""
+        c = self.contract
+        return self._resampler.delay + math.ceil((c.max_delay + c.hop) * self.ratio)
+
+    def reset(self) -> None:
+        """Forget all: the next chunk begins a new memory."""
+        self._lane = self._engine.lane()
+        self._resampler.reset()
+        self._pending: Array = np.empty((0, self._channels), np.float32)
+        self._last: Array = self._pending
+        self._origin: int | None = None
+        self._next = 0
+        self._taken = 0
+        self._first = {o.name: 0 for o in self.contract.outputs}
+
+    def push(self, chunk: Chunk) -> Frames:
+        """Take samples of any number, even none, and return what the model can now say.
+
+        Raises
+        ------
+        SourceError
+            The chunk has another number of channels than the model, or does not follow the one before.
+        """
+        if chunk.x.ndim != 2 or chunk.x.shape[1] != self._channels:
+            raise SourceError(f"the chunk has shape {chunk.x.shape}, the model takes (samples, {self._channels})")
+        if not len(chunk):
+            return self._frames(None)
+        if self._origin is None:
+            self._origin = self._next = chunk.at
+        if chunk.at != self._next:
+            raise SourceError(f"the chunk begins at sample {chunk.at}, expected {self._next}: fill or finish first")
+        self._next = chunk.end
+        self._last = chunk.x[-1:]
+        return self._step(self._resampler.push(chunk.x))
+
+    def finish(self) -> Frames:
+        """Say what is left, as if the signal stayed at its last value, and forget all."""
+        if self._origin is None:
+            return self._frames(None)
+        c = self.contract
+        tail = math.ceil((c.max_delay + c.first_chunk_min + 2 * self._quantum) * self.ratio) + self._resampler.delay + 1
+        said = self._step(self._resampler.push(np.repeat(self._last, tail, axis=0)))
+        keep = {o.name: int(np.searchsorted(said.at(o), self._next)) for o in c.outputs}
+        values = {name: value[: keep[name]] for name, value in said.values.items()}
+        frames = Frames(values, said.first, said.origin, said.ratio, self._next)
+        self.reset()
+        return frames
+
+    def _step(self, x: Array) -> Frames:
+        if len(self._pending):
+            x = np.concatenate([self._pending, x])
+        n = len(x) - len(x) % self._quantum
+        if not n or (not self._taken and n < self._first_min):
+            self._pending = x
+            return self._frames(None)
+        self._pending = x[n:]
+        self._taken += n
+        return self._frames(self._lane.push(x[:n]))
+
+    def _frames(self, outputs: Outputs | None) -> Frames:
+        values = self._empty if outputs is None else outputs
+        first = dict(self._first)
+        for name, value in values.items():
+            self._first[name] += len(value)
+        return Frames(values, first, self._origin or 0, self.ratio, self._until())
+
+    def _until(self) -> int:
+        if self._origin is None:
+            return self._next
+        said = min(o.first_at + self._first[o.name] * o.samples_per_frame for o in self.contract.outputs)
+        return min(self._origin + max(math.floor(said * self.ratio), 0), self._next)
+
+    def snapshot(self) -> Memory:
+        """Everything that is carried."""
+        return {
+            "lane": self._lane.snapshot(),
+            "resampler": self._resampler.snapshot(),
+            "pending": self._pending,
+            "last": self._last,
+            "origin": self._origin,
+            "next": self._next,
+            "taken": self._taken,
+            "first": self._first,
+        }
+
+    def restore(self, memory: Memory) -> None:
+        """Take up what `snapshot` gave; `ModelError` if it is another model's."""
+        self._lane.restore(memory["lane"])
+        self._resampler.restore(memory["resampler"])
+        self._pending, self._last = memory["pending"], memory["last"]
+        self._origin, self._next, self._taken = memory["origin"], memory["next"], memory["taken"]
+        self._first = dict(memory["first"])

@@ -1,0 +1,264 @@
+"""The subscriber stores each alert once, before it says that it has it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from holdover.apps.broker import Broker
+from holdover.apps.inbox import Inbox, default_store
+from holdover.runtime.ledger import Ledger
+from holdover.runtime.mqtt_options import MqttOptions
+from holdover.runtime.sinks.mqtt import MqttSink
+from tests.brokers import Subscriber, an_alert, drain, fill, mosquitto, publish, publisher, wait_until
+
+TOPIC = "holdover/pi/streams/ecg/alert"
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with mosquitto() as running:
+        yield running
+
+
+def send(broker: Broker, folder: Path, *numbers: int) -> None:
+    """Alerts of these numbers, from a ledger of their own."""
+    with _sending(broker, folder) as (ledger, sink):
+        fill(ledger, *numbers)
+        drain(ledger, sink)
+
+
+@contextmanager
+def _sending(broker: Broker, folder: Path) -> Iterator[tuple[Ledger, MqttSink]]:
+    sink = MqttSink(MqttOptions(port=broker.port), "pi", "boot-1")
+    sink.start()
+    try:
+        with Ledger(folder / "sender.db") as ledger:
+            yield ledger, sink
+    finally:
+        sink.close()
+
+
+def ids(*numbers: int) -> list[str]:
+    return [an_alert(number).body()["event_id"] for number in numbers]
+
+
+def stored(folder: Path) -> list[tuple[str, int]]:
+    with closing(Inbox(folder / "alerts.db")) as inbox:
+        return inbox._db.execute("SELECT event_id, handled FROM alert ORDER BY id").fetchall()
+
+
+def test_a_pipe_gets_one_json_object_a_line(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path) as subscriber:
+        subscriber.listening()
+        send(broker, tmp_path, 1, 2, 3)
+        wait_until(lambda: len(subscriber.alerts()) == 3, "three alerts")
+        assert subscriber.stop() == 0
+        assert [alert["event_id"] for alert in subscriber.alerts()] == ids(1, 2, 3)
+        assert all(alert["received_time"] >= alert["published_time"] for alert in subscriber.alerts())
+        assert subscriber.talk().splitlines()[-1] == "3 alerts"
+
+
+def test_a_restart_repeats_nothing_and_misses_nothing(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--count", "2") as subscriber:
+        subscriber.listening()
+        send(broker, tmp_path, 1, 2)
+        assert subscriber.end() == 0
+    send(broker, tmp_path, 3, 4)
+    (tmp_path / "sender.db").unlink()
+    send(broker, tmp_path, 2, 1)
+    with Subscriber(broker, tmp_path, "--wait", "1") as subscriber:
+        assert subscriber.end() == 0
+        assert [alert["event_id"] for alert in subscriber.alerts()] == ids(3, 4)
+        assert subscriber.talk().splitlines()[-1] == "2 alerts, 2 repeated"
+    assert [key for key, _ in stored(tmp_path)] == ids(1, 2, 3, 4)
+
+
+def test_a_subscriber_that_is_killed_has_each_alert_once_in_the_end(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path) as subscriber:
+        subscriber.listening()
+        sender = publisher(tmp_path / "ledger.db", broker, 150)
+        _wait_for_lines(tmp_path, 20)
+    with Subscriber(broker, tmp_path):
+        _wait_for_lines(tmp_path, 80)
+    with Subscriber(broker, tmp_path) as subscriber:
+        assert sender.wait(20) == 0
+        wait_until(lambda: '"stream_seq":150' in (tmp_path / "subscriber.out").read_text(), "the last alert")
+        assert subscriber.stop() == 0
+    assert [key for key, _ in stored(tmp_path)] == ids(*range(1, 151))
+    lines = [json.loads(line)["stream_seq"] for line in (tmp_path / "subscriber.out").read_text().splitlines()]
+    assert lines == sorted(set(lines))
+
+
+def _wait_for_lines(folder: Path, count: int) -> None:
+    out = folder / "subscriber.out"
+    wait_until(lambda: out.read_bytes().count(b"\n") >= count, f"{count} alerts")
+
+
+def test_what_is_no_alert_is_counted_and_never_a_crash(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--count", "1", "--wait", "20") as subscriber:
+        subscriber.listening()
+        for payload in (
+            b"",
+            b"no json",
+            b"[1]",
+            b"{}",
+            b'{"event_id": 7}',
+            b'{"event_id": ""}',
+            b"[" * 100_000,
+            b"\xff",
+        ):
+            publish(broker, TOPIC, payload)
+        publish(broker, TOPIC, b'{"event_id": "of others", "stream_seq": "x", "label": null}')
+        assert subscriber.end() == 0
+        assert [alert["event_id"] for alert in subscriber.alerts()] == ["of others"]
+        assert subscriber.talk().count("is no alert") == 1
+        assert subscriber.talk().splitlines()[-1] == "1 alerts, 8 unreadable"
+
+
+def test_a_retained_alert_is_no_event(broker: Broker, tmp_path: Path) -> None:
+    publish(broker, TOPIC, an_alert(1).body_json(), retain=True)
+    with Subscriber(broker, tmp_path, "--wait", "1") as subscriber:
+        assert subscriber.end() == 0
+        assert subscriber.alerts() == []
+        assert "ignored a retained alert" in subscriber.talk()
+
+
+def test_missing_alerts_are_noticed(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--count", "2", "--wait", "20") as subscriber:
+        subscriber.listening()
+        publish(broker, TOPIC, b'{"event_id": "a", "stream_seq": 3}')
+        publish(broker, TOPIC, b'{"event_id": "b", "stream_seq": 6}')
+        assert subscriber.end() == 0
+        assert "2 alerts of pi/ecg before number 6 did not come" in subscriber.talk()
+
+
+def test_the_hook_is_run_for_each_alert_until_it_succeeds(broker: Broker, tmp_path: Path) -> None:
+    note = f'read line; echo "$HOLDOVER_EVENT_ID $HOLDOVER_LABEL ${{#line}}" >> {tmp_path}/hook.log'
+    hook = f"{note}; test -e {tmp_path}/fine"
+    with Subscriber(broker, tmp_path, "--exec", hook, "--count", "2", "--wait", "20") as subscriber:
+        subscriber.listening()
+        send(broker, tmp_path, 1, 2)
+        assert subscriber.end() == 0
+        assert subscriber.talk().count("exit status 1; tried again at the next start") == 2
+    assert [handled for _, handled in stored(tmp_path)] == [0, 0]
+    (tmp_path / "fine").touch()
+    for expected in (4, 4):
+        with Subscriber(broker, tmp_path, "--exec", hook, "--wait", "0.5") as subscriber:
+            assert subscriber.end() == 0
+        lines = (tmp_path / "hook.log").read_text().splitlines()
+        assert len(lines) == expected
+    assert [line.split()[:2] for line in lines] == [[key, "ventricular_tachycardia"] for key in ids(1, 2, 1, 2)]
+    assert all(int(line.split()[2]) > 500 for line in lines)
+    assert [handled for _, handled in stored(tmp_path)] == [1, 1]
+
+
+def test_alerts_from_before_there_was_a_hook_are_not_handled_later(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--count", "1", "--wait", "20") as subscriber:
+        subscriber.listening()
+        send(broker, tmp_path, 1)
+        assert subscriber.end() == 0
+    with Subscriber(broker, tmp_path, "--exec", f"touch {tmp_path}/ran", "--wait", "0.5") as subscriber:
+        assert subscriber.end() == 0
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(broker: Broker, tmp_path: Path, number: signal.Signals) -> None:
+    with Subscriber(broker, tmp_path) as subscriber:
+        subscriber.listening()
+        subscriber.process.send_signal(number)
+        assert subscriber.end() == 0
+        assert "Traceback" not in subscriber.talk()
+
+
+def test_too_few_alerts_in_time_is_a_status_of_its_own(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--count", "1", "--wait", "0.3") as subscriber:
+        assert subscriber.end() == 1
+
+
+def test_a_broker_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
+    with mosquitto() as gone:
+        pass
+    with Subscriber(gone, tmp_path, "--wait", "1.5") as subscriber:
+        assert subscriber.end() == 0
+        assert subscriber.talk().count("cannot reach a broker") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(broker: Broker, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "holdover.apps.subscribe", "--port", str(broker.port)]
+    with subprocess.Popen([*command, "--store", tmp_path / "alerts.db"], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stderr.readline()
+        process.stdout.close()
+        send(broker, tmp_path, 1)
+        talk = process.stderr.read()
+        assert process.wait(10) == 0
+    assert "Traceback" not in talk
+
+
+def test_two_subscribers_on_one_store_are_kept_apart(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path) as first:
+        first.listening()
+        with Subscriber(broker, tmp_path) as second:
+            assert second.end() == 5
+            assert f"held by process {first.process.pid}" in second.talk()
+
+
+def test_a_terminal_shows_a_table_of_80_columns(broker: Broker, tmp_path: Path) -> None:
+    pytest.importorskip("rich", reason="rich is not installed (pip install 'holdover[replay]')")
+    main, side = pty.openpty()
+    command = [sys.executable, "-m", "holdover.apps.subscribe", "--port", str(broker.port), "--count", "3"]
+    env = os.environ | {"COLUMNS": "80", "LINES": "24", "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen([*command, "--store", tmp_path / "alerts.db"], stdout=side, stderr=side, env=env) as process:
+        os.close(side)
+        shown = _read_until(main, b"stored in")
+        send(broker, tmp_path, 1, 2)
+        publish(broker, TOPIC, b'{"event_id": "x", "label": "\\u001b[2Jevil"}')
+        shown += _read_until(main, b"never said")
+        assert process.wait(20) == 0
+    os.close(main)
+    text = shown.decode()
+    assert "ventricular_tachycardia" in text
+    assert "pi/ecg" in text
+    assert "?[2Jevil" in text
+
+
+def _read_until(fd: int, words: bytes) -> bytes:
+    """What a terminal gets, up to these words or its end."""
+    data = b""
+    with suppress(OSError):
+        while words not in data and (part := os.read(fd, 65536)):
+            data += part
+    return data
+
+
+def test_help_is_light(tmp_path: Path) -> None:
+    script = """
+import sys
+from holdover.apps import subscribe
+import argparse
+parser = argparse.ArgumentParser()
+subscribe.add_arguments(parser)
+assert max(map(len, parser.format_help().splitlines())) <= 80
+heavy = {"numpy", "onnxruntime", "paho", "rich", "msgspec", "sqlite3"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    env = os.environ | {"COLUMNS": "80", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env)
+
+
+def test_alerts_are_kept_in_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_store() == tmp_path / "holdover" / "alerts.db"
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_store() == tmp_path / "home" / ".local" / "state" / "holdover" / "alerts.db"
