@@ -1,0 +1,153 @@
+"""Frames to beats: where the model saw one, and of which class."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdover.runtime.annotation import Annotation
+from holdover.runtime.contract import Contract, OutputSpec
+from holdover.runtime.errors import ContractError
+from holdover.runtime.frames import Frames
+from holdover.runtime.snapshot import Memory
+
+Array = NDArray[np.float64]
+
+
+class Beats:
+    """Peaks of an event logit, moved by the offset output, classed by the class output at the same place.
+
+    A beat is a frame at which the probability summed over it and its two neighbours is at least `threshold` and the
+    largest within `refractory_s`. Beats before the event output has settled are left out; those before the class
+    output has settled are called Q.
+
+    Parameters
+    ----------
+    contract
+        A model with an output of meaning event_logit; offset and class_logits are used where they are.
+    threshold
+        Of the summed probability, 0 to 3 (low: more beats, more of them false).
+    refractory_s
+        No two beats are nearer than this, seconds.
+    """
+
+    def __init__(self, contract: Contract, threshold: float = 0.8, refractory_s: float = 0.2) -> None:
+        event = contract.by_meaning("event_logit")
+        if event is None:
+            raise ContractError("the detector 'beats' needs an output of meaning event_logit, which this model lacks")
+        self._event, self._class = event, contract.by_meaning("class_logits")
+        self._offset = contract.by_meaning("offset")
+        self._labels = self._class.labels if self._class else ("N",)
+        self.threshold = threshold
+        self._rate_hz = contract.signal.rate_hz
+        self._near = max(round(refractory_s * self._rate_hz / event.samples_per_frame), 1)
+        self._shift = _frames_between(event, self._class)
+        self.reset()
+
+    @property
+    def look_s(self) -> float:
+        """Seconds that are waited after a peak, to know that it is one."""
+        return (self._near + 1) * self._event.samples_per_frame / self._rate_hz
+
+    def reset(self) -> None:
+        """Forget all frames: the next ones begin a new memory."""
+        pad = self._near + 1
+        self._p: Array = np.zeros(pad)
+        self._moved: Array = np.zeros(pad)
+        self._share: Array = np.empty((0, len(self._labels)))
+        self._done = self._share_at = self._until = 0
+
+    def update(self, frames: Frames, last: bool = False) -> tuple[list[Annotation], int]:
+        """Take frames; return the beats that are now certain, and the sample before which all are known.
+
+        With `last`, no frame will follow: what is near the end is decided with what is there.
+        """
+        self._take(frames)
+        pad = self._near + 1
+        ready = len(self._p) - pad - (0 if last else pad)
+        if self._class:
+            said = self._share_at + len(self._share) - (0 if last else 1) - self._shift - self._done
+            ready = min(ready, max(said, 0))
+        if ready <= 0:
+            return [], frames.until if last else min(self._until, frames.until)
+        found = [self._beat(int(i), frames) for i in self._peaks(ready)]
+        self._forget(ready)
+        spec = self._event
+        known = spec.first_at + (self._done - 1) * spec.samples_per_frame
+        self._until = max(self._until, frames.origin + math.floor(known * frames.ratio))
+        return [b for b in found if b], frames.until if last else min(self._until, frames.until)
+
+    def _take(self, frames: Frames) -> None:
+        """Append new frames: probability and offset of events, log shares of the classes."""
+        logit = frames.values[self._event.name][:, 0].astype(np.float64)
+        step = self._event.samples_per_frame
+        moved = frames.values[self._offset.name][:, 0].astype(np.float64) if self._offset else np.zeros(len(logit))
+        self._p = np.concatenate([self._p, 1 / (1 + np.exp(-logit))])
+        self._moved = np.concatenate([self._moved, np.clip(moved, -step, step)])
+        if self._class:
+            value = frames.values[self._class.name].astype(np.float64)
+            value -= value.max(axis=1, keepdims=True)
+            share = value - np.log(np.exp(value).sum(axis=1, keepdims=True))
+            self._share = np.concatenate([self._share, share])
+
+    def _peaks(self, ready: int) -> NDArray[np.intp]:
+        """Which of the next `ready` frames are the largest around, the first of equals."""
+        near, pad = self._near, self._near + 1
+        p = np.concatenate([self._p, np.zeros(pad)])
+        q = p[:-2] + p[1:-1] + p[2:]
+        around = np.lib.stride_tricks.sliding_window_view(q, 2 * near + 1)[:ready]
+        centre = around[:, near]
+        peak = (centre >= self.threshold) & (centre >= around[:, near:].max(axis=1))
+        return np.flatnonzero(peak & (centre > around[:, :near].max(axis=1)))
+
+    def _beat(self, i: int, frames: Frames) -> Annotation | None:
+        spec, k = self._event, self._done + i
+        place = spec.first_at + k * spec.samples_per_frame + float(self._moved[self._near + 1 + i])
+        if place < spec.settle:
+            return None
+        at = frames.origin + round(place * float(frames.ratio))
+        label, score = self._label(k)
+        if self._class and place < self._class.settle:
+            label = "Q"
+        return Annotation(at, label, score=score)
+
+    def _label(self, k: int) -> tuple[str, float]:
+        """The class of a beat at event frame k, and its probability: log shares smoothed over three frames."""
+        if not self._class:
+            return "N", float(min(self._p[k - self._done + self._near + 1], 1.0))
+        at = k + self._shift - self._share_at
+        rows = self._share[[max(at - 1, 0), min(at, len(self._share) - 1), min(at + 1, len(self._share) - 1)]]
+        smooth = 0.25 * rows[0] + 0.5 * rows[1] + 0.25 * rows[2]
+        best = int(smooth.argmax())
+        share = np.exp(smooth - smooth.max())
+        return self._labels[best], round(float(1 / share.sum()), 4)
+
+    def _forget(self, ready: int) -> None:
+        self._p, self._moved = self._p[ready:], self._moved[ready:]
+        self._done += ready
+        drop = min(max(self._done + self._shift - 1 - self._share_at, 0), len(self._share))
+        self._share, self._share_at = self._share[drop:], self._share_at + drop
+
+    def snapshot(self) -> Memory:
+        """What is carried."""
+        return {key: getattr(self, key) for key in _CARRIED}
+
+    def restore(self, memory: Memory) -> None:
+        """Take up what `snapshot` gave."""
+        for key in _CARRIED:
+            setattr(self, key, memory[key])
+
+
+_CARRIED = ("_p", "_moved", "_share", "_done", "_share_at", "_until")
+
+
+def _frames_between(event: OutputSpec, classes: OutputSpec | None) -> int:
+    """How many frames later the class output speaks of what the event output speaks of now."""
+    if classes is None:
+        return 0
+    if classes.samples_per_frame != event.samples_per_frame:
+        raise ContractError(
+            f"outputs {event.name} and {classes.name} have {event.samples_per_frame} and {classes.samples_per_frame} "
+            "samples a frame; the detector 'beats' needs them equal"
+        )
+    return round((event.first_at - classes.first_at) / event.samples_per_frame)

@@ -1,0 +1,80 @@
+"""Ventricular beats in a row: couplet, run, tachycardia."""
+
+from collections.abc import Iterator, Sequence
+
+from holdover.runtime.alert import EndReason, Phase
+from holdover.runtime.annotation import Annotation
+from holdover.runtime.detect.episode import Episode
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.snapshot import Memory
+
+VENTRICULAR = frozenset("VEr")
+
+
+class Ventricular:
+    """Couplet (exactly 2), run (`run_beats` or more), tachycardia (`vt_beats` or more at `vt_bpm` or faster).
+
+    Counts after EC57 (couplet 2, short run 3 to 5, long run 6 or more); tachycardia after the Computing in Cardiology
+    Challenge 2015: five ventricular beats at more than 100/min. The rate is the mean over the run. A run that becomes a
+    tachycardia is superseded by it.
+    """
+
+    def __init__(self, rate_hz: float, limits: Limits) -> None:
+        self.rate_hz = rate_hz
+        self.limits = limits
+        self._row: list[int] = []
+        self._scores: list[float] = []
+        self._couplet = Episode("ventricular_couplet", "low")
+        self._run = Episode("ventricular_run", "medium")
+        self._vt = Episode("ventricular_tachycardia", "high", latched=True)
+
+    def update(self, beats: Sequence[Annotation], until: int) -> Iterator[Phase]:  # noqa: ARG002 (beats alone decide)
+        """See `Rule.update`."""
+        for beat in beats:
+            if beat.symbol in VENTRICULAR:
+                yield from self._longer(beat)
+            else:
+                yield from self._over(beat.at)
+
+    def _longer(self, beat: Annotation) -> Iterator[Phase]:
+        self._row.append(beat.at)
+        self._scores.append(beat.score)
+        n, onset, limits = len(self._row), self._row[0], self.limits
+        score = min(self._scores)
+        if n >= limits.vt_beats and self._bpm() >= limits.vt_bpm and not self._vt:
+            if self._run:
+                yield self._run.end(beat.at, beat.at, "superseded")
+            yield self._vt.start(onset, beat.at, score, **self._evidence())
+        elif n >= limits.run_beats and not self._run and not self._vt:
+            yield self._run.start(onset, beat.at, score, **self._evidence())
+
+    def _over(self, at: int) -> Iterator[Phase]:
+        if len(self._row) == 2:
+            yield self._couplet.start(self._row[0], at, min(self._scores), **self._evidence())
+            yield self._couplet.end(self._row[1], at)
+        yield from self._close(at, "recovered")
+
+    def _close(self, at: int, reason: EndReason) -> Iterator[Phase]:
+        for episode in (self._run, self._vt):
+            if episode:
+                yield episode.end(self._row[-1], at, reason, **self._evidence())
+        self._row, self._scores = [], []
+
+    def interrupt(self, end: int, at: int, reason: EndReason) -> Iterator[Phase]:  # noqa: ARG002 (ends at its last beat)
+        """See `Rule.interrupt`."""
+        yield from self._close(at, reason)
+
+    def _bpm(self) -> float:
+        return 60 * self.rate_hz * (len(self._row) - 1) / (self._row[-1] - self._row[0])
+
+    def _evidence(self) -> dict[str, float | list[int]]:
+        return {"beats": len(self._row), "rate_bpm": round(self._bpm(), 1), "beat_samples": self._row[:10]}
+
+    def snapshot(self) -> Memory:
+        """What is carried."""
+        return {"row": self._row, "scores": self._scores, "run": self._run.onset, "vt": self._vt.onset}
+
+    def restore(self, memory: Memory) -> None:
+        """Take up what `snapshot` gave."""
+        self._row, self._scores = list(memory["row"]), list(memory["scores"])
+        self._run.onset, self._vt.onset = memory["run"], memory["vt"]

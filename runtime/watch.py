@@ -1,0 +1,192 @@
+"""The loop of one stream, the same in the daemon, in replay and in the tests."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from holdover.runtime.alert import Alert, ModelId, Phase, Scene
+from holdover.runtime.annotation import Annotation
+from holdover.runtime.chunk import Chunk
+from holdover.runtime.detect.beats import Beats
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.detect.rule import RULES, Rule
+from holdover.runtime.engine import Engine
+from holdover.runtime.errors import ContractError
+from holdover.runtime.quality import Lost, Quality, Usable
+from holdover.runtime.snapshot import Memory
+from holdover.runtime.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a chunk led to, in order of the sample clock; everything before sample `until` has been said."""
+
+    annotations: list[Annotation] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    until: int = 0
+
+
+class Watch:
+    """Chunk in, annotations and alerts out: quality, stream, beats, rules.
+
+    What it says depends on the samples alone, not on how they are cut into chunks.
+
+    Parameters
+    ----------
+    engine
+        The model; many watches may share one.
+    scene
+        Whose signal this is; its `rate_hz` is the source's.
+    limits
+        Of the rules.
+    """
+
+    def __init__(self, engine: Engine, scene: Scene, limits: Limits | None = None) -> None:
+        self.scene = scene
+        self._contract = c = engine.contract
+        self.stream = Stream(engine, scene.rate_hz)
+        limits = limits or Limits()
+        settle = math.ceil(max(o.settle for o in c.outputs) * self.stream.ratio)
+        self.quality = Quality(scene.rate_hz, limits, settle)
+        self._beats, self._rules = _detectors(engine, scene.rate_hz, limits)
+        self._phases: list[tuple[int, int, Phase]] = []
+        self._marks: list[Annotation] = []
+        self._seq: dict[tuple[str, int], int] = {}
+        self._known = 0
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds of signal from a beat until it is called: resampler, model, hop, and the look around a peak."""
+        look = self._beats.look_s if self._beats else 0.0
+        return self.stream.delay / self.scene.rate_hz + look
+
+    @property
+    def heart_rate_bpm(self) -> float | None:
+        """The heart rate now, None where no rule computes it or too few beats were seen."""
+        return next((r.bpm for r in self._rules.values() if hasattr(r, "bpm")), None)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Judge by other limits from here on; what is open stays open."""
+        self.quality.limits = limits
+        for rule in self._rules.values():
+            rule.limits = limits
+
+    def push(self, chunk: Chunk) -> Step:
+        """Take the next chunk, of any number of samples, even none."""
+        for piece in self.quality.push(chunk):
+            if isinstance(piece, Usable):
+                self._run(piece.chunk)
+            elif isinstance(piece, Lost):
+                self._end(piece.at, piece.known, "signal_lost")
+            elif isinstance(piece, Annotation):
+                self._marks.append(piece)
+            else:
+                self._phases.append((piece.at, 0, piece))
+        return self._release(min(self.quality.until, self._known) if self.quality.running else self.quality.until)
+
+    def finish(self) -> Step:
+        """The input has ended: say what is left, and close what is open."""
+        end = self.quality.until
+        self._end(end, end, "input_ended")
+        self._phases += [(p.at, 0, p) for p in self.quality.finish() if isinstance(p, Phase)]
+        return self._release(None)
+
+    def _run(self, chunk: Chunk) -> None:
+        frames = self.stream.push(chunk)
+        if self._beats is None:
+            self._known = frames.until
+            return
+        beats, self._known = self._beats.update(frames)
+        self._judge(beats)
+
+    def _judge(self, beats: list[Annotation]) -> None:
+        self._marks += beats
+        for i, rule in enumerate(self._rules.values(), 1):
+            self._phases += [(p.at, i, p) for p in rule.update(beats, self._known)]
+
+    def _end(self, end: int, known: int, reason: Any) -> None:
+        frames = self.stream.finish()
+        if self._beats is not None:
+            beats, self._known = self._beats.update(frames, last=True)
+            self._judge([b for b in beats if b.at < end])
+            self._beats.reset()
+        for i, rule in enumerate(self._rules.values(), 1):
+            self._phases += [(p.at, i, p) for p in rule.interrupt(end, known, reason)]
+        self._known = end
+
+    def _release(self, until: int | None) -> Step:
+        """Hand out what lies before the watermark, in order; None: all."""
+        phases, self._phases = _split(sorted(self._phases, key=lambda p: p[:2]), until, lambda p: p[0])
+        marks, self._marks = _split(sorted(self._marks, key=lambda m: m.at), until, lambda m: m.at)
+        return Step(marks, [self._alert(phase) for _, _, phase in phases], self._known if until is None else until)
+
+    def _alert(self, phase: Phase) -> Alert:
+        key = (phase.label, phase.onset)
+        seq = self._seq.get(key, 0)
+        if phase.phase == "end":
+            self._seq.pop(key, None)
+        else:
+            self._seq[key] = seq + 1
+        return Alert(self.scene, phase, seq)
+
+    def snapshot(self) -> Memory:
+        """Everything that is carried, of all parts."""
+        return {
+            "stream": self.stream.snapshot(),
+            "quality": self.quality.snapshot(),
+            "beats": None if self._beats is None else self._beats.snapshot(),
+            "rules": {name: rule.snapshot() for name, rule in self._rules.items()},
+            "phases": [(at, i, msgspec.to_builtins(phase)) for at, i, phase in self._phases],
+            "marks": [msgspec.to_builtins(mark) for mark in self._marks],
+            "seq": [(label, onset, seq) for (label, onset), seq in self._seq.items()],
+            "known": self._known,
+        }
+
+    def restore(self, memory: Memory) -> None:
+        """Take up what `snapshot` gave; `ModelError` if it is another model's."""
+        self.stream.restore(memory["stream"])
+        self.quality.restore(memory["quality"])
+        if self._beats is not None:
+            self._beats.restore(memory["beats"])
+        for name, rule in self._rules.items():
+            rule.restore(memory["rules"][name])
+        self._phases = [(at, i, msgspec.convert(phase, Phase)) for at, i, phase in memory["phases"]]
+        self._marks = [msgspec.convert(mark, Annotation) for mark in memory["marks"]]
+        self._seq = {(label, onset): seq for label, onset, seq in memory["seq"]}
+        self._known = memory["known"]
+
+
+def model_id(engine: Engine) -> ModelId:
+    """Which model an engine holds."""
+    return ModelId(engine.contract.name, engine.contract.model_version, engine.sha256)
+
+
+def _detectors(engine: Engine, rate_hz: float, limits: Limits) -> tuple[Beats | None, dict[str, Rule]]:
+    beats, rules = None, {}
+    for table in engine.contract.detectors:
+        options = dict(table)
+        kind = options.pop("kind", None)
+        try:
+            if kind == "beats":
+                beats = Beats(engine.contract, **options)
+            elif kind in RULES:
+                rules[kind] = RULES[kind](rate_hz, limits)
+            else:
+                raise ContractError(f"the contract names a detector {kind!r}; there are beats, {', '.join(RULES)}")
+        except TypeError as error:
+            raise ContractError(f"the contract's detector {kind!r} has options that do not fit: {error}") from error
+    return beats, rules
+
+
+def _split(items: Sequence[Any], until: int | None, at: Any) -> tuple[list[Any], list[Any]]:
+    """Items in order, cut at the watermark."""
+    n = len(items) if until is None else sum(1 for item in items if at(item) < until)
+    return list(items[:n]), list(items[n:])
+
+
+def bodies(alerts: Iterable[Alert]) -> bytes:
+    """The bodies as JSON lines: what live, resumed and replayed runs share byte for byte."""
+    return b"".join(alert.body_json() + b"\n" for alert in alerts)
