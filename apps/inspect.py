@@ -1,6 +1,7 @@
 """`holdover inspect`: what a model promises, what it carries, and what a step of it costs."""
 
 import argparse
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 WIDTH = 80
 INDENT = 15
 RATES_HZ = (0.1, 1e6)
-PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Gemm": (0, 1)}
+PRODUCTS = frozenset({"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"})
 CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 UNSEEN = ("ConvTranspose", "Einsum", "If", "Loop", "Scan", "DeformConv", "Attention")
 """Standard operators whose arithmetic is not counted; those of other domains are not counted either."""
 
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps(facts, indent=1))
     else:
-        print("\n".join(_page(facts)))
+        from holdover.apps.alert_view import plain
+
+        print("\n".join(map(plain, _lines(facts))))
     return 0
 
 
@@ -198,7 +201,7 @@ def _shapes(model: "onnx.ModelProto", contract: "Contract") -> Shapes:
     found = {t.name: tuple(t.dims) for t in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         dims = value.type.tensor_type.shape.dim
-        if all(d.HasField("dim_value") for d in dims):
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             found[value.name] = tuple(d.dim_value for d in dims)
     return found
 
@@ -216,11 +219,11 @@ def _multiply_adds(node: "onnx.NodeProto", shapes: Shapes) -> int | None:
         return None
     try:
         if op in PRODUCTS:
-            a, b = (shapes[node.input[i]] for i in PRODUCTS[op])
-            return prod(shapes[node.output[0]]) * a[0 if _attribute(node, "transA") else -1] if b else None
+            inner = 0 if any(a.name == "transA" and a.i for a in node.attribute) else -1
+            return prod(shapes[node.output[0]]) * shapes[node.input[0]][inner]
         if op in CONVOLUTIONS:
             return prod(shapes[node.output[0]]) * prod(shapes[node.input[CONVOLUTIONS[op]]][1:])
-        if op in GATES:
+        if op in RECURRENT:
             return _recurrent(shapes[node.input[0]], shapes[node.input[1]], shapes[node.input[2]])
     except (KeyError, IndexError):
         return None
@@ -232,21 +235,10 @@ def _recurrent(x: Sequence[int], weight: Sequence[int], recurrent: Sequence[int]
     return x[0] * x[1] * (prod(weight) + prod(recurrent))
 
 
-def _attribute(node: "onnx.NodeProto", name: str) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), 0)
-
-
 def _claims(contract: "Contract") -> dict[str, Any]:
     keys = ("verification", "provenance", "quantization")
     claims = {key: contract.document.get(key) for key in keys}
     return {"detectors": list(contract.detectors), **claims, "contract": dict(contract.document)}
-
-
-def _page(facts: Mapping[str, Any]) -> Iterator[str]:
-    from holdover.apps.alert_view import plain
-
-    for line in _lines(facts):
-        yield plain(line)
 
 
 def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -272,9 +264,9 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     detectors = [_detector(d) for d in f["detectors"]]
     yield from _row("detectors", ", ".join(detectors) or "none")
     for key in ("quantization", "verification", "provenance"):
-        yield from _row(key, "none" if not f[key] else "")
+        yield from _row(key, "" if f[key] else "none")
         for name, value in _flat(f[key] or {}):
-            yield from _row(f"  {name}", value)
+            yield from textwrap.wrap(f"  {name}: {value}", WIDTH, subsequent_indent="    ")
 
 
 def _hop(f: Mapping[str, Any]) -> str:
@@ -284,7 +276,7 @@ def _hop(f: Mapping[str, Any]) -> str:
 
 
 def _resampling(r: Mapping[str, Any]) -> str:
-    if not r["delay_ms"]:
+    if r["from_hz"] == r["to_hz"]:
         return f"none for a source of {r['from_hz']:g} Hz; --rate HZ shows another"
     return f"from {r['from_hz']:g} Hz, {r['delay_ms']:g} ms late"
 
@@ -315,10 +307,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _row(name: str, text: str) -> Iterator[str]:
-    import textwrap
-
     head = f"{name:<{INDENT - 1}} "
-    yield from textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * INDENT, drop_whitespace=True) or [name]
+    yield from textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * INDENT)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

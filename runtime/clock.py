@@ -31,6 +31,7 @@ class SampleClock:
         self.slack = max(jitter_s * rate_hz, 0.75)
         self.next = 0
         self.epoch: float | None = None
+        self._following = 0  # just after the last sample placed; behind `next` while the source goes over old ones
 
     def place(self, t: NDArray[np.float64]) -> Iterator[tuple[slice, int, str]]:
         """Split stamps (n,), seconds, into runs of consecutive places: (which, place of the first, fault)."""
@@ -42,6 +43,7 @@ class SampleClock:
             stray = np.flatnonzero(np.abs(off) > self.slack)
             n = max(int(stray[0]), 1) if len(stray) else len(run)
             yield slice(start, start + n), at, fault
+            self._following = at + n
             self.next = max(self.next, at + n)
             start += n
 
@@ -52,11 +54,11 @@ class SampleClock:
         if self.epoch is None:
             self.epoch = t - self.next / self.rate_hz
         target = (t - self.epoch) * self.rate_hz
-        if target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz:
+        if abs(target - self._following) <= self.slack:
+            return self._following, ""
+        if target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz):
             self.epoch = t - self.next / self.rate_hz
             return self.next, "clock_jump"
-        if abs(target - self.next) <= self.slack:
-            return self.next, ""
         return round(target), ""
 
 

@@ -11,9 +11,7 @@ from holdover.runtime.errors import ContractError
 KEY = "holdover.contract"
 VERSION = 1
 
-Meaning = Literal[
-    "event_logit", "class_logits", "offset", "score", "forecast", "reconstruction", "quality", "gates"
-]
+Meaning = Literal["event_logit", "class_logits", "offset", "score", "forecast", "reconstruction", "quality", "gates"]
 
 
 class Channel(msgspec.Struct, frozen=True):

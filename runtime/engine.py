@@ -70,10 +70,15 @@ def check_state(contract: Contract, state: State) -> None:
     if set(state) != set(expected):
         raise ModelError(f"this state has {sorted(state)}, the model carries {sorted(expected)}: it is another model's")
     for spec in contract.states:
-        found, steady = state[spec.name], tuple(1 if n == "batch" else n for n in spec.steady_shape)
-        fits = found.shape == steady if spec.is_steady else found.ndim == len(steady)
+        found, first = state[spec.name], expected[spec.name].shape
+        steady = tuple(1 if n == "batch" else int(n) for n in spec.steady_shape)
+        fits = found.ndim == len(steady) and all(
+            min(a, b) <= n <= max(a, b) for a, n, b in zip(first, found.shape, steady, strict=True)
+        )
         if not fits or found.dtype != np.dtype(spec.dtype):
-            raise ModelError(f"state {spec.name} is {found.dtype}{found.shape}, expected {spec.dtype}{steady}")
+            raise ModelError(
+                f"state {spec.name} is {found.dtype}{found.shape}, expected {spec.dtype}{steady}: it is another model's"
+            )
 
 
 class PlainLane:
@@ -110,7 +115,10 @@ def read_model(path: str | Path) -> tuple[bytes, str]:
     try:
         size = path.stat().st_size
         if size > MAX_MODEL_MB << 20:
-            raise ModelError(f"{path} has {size >> 20} MB; a model may have {MAX_MODEL_MB} MB")
+            raise ModelError(
+                f"{path} has {size >> 20} MB; expected a model of at most {MAX_MODEL_MB} MB: make it smaller, or check "
+                "that it is a model"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}; give the path of an ONNX file") from error

@@ -38,4 +38,5 @@ class Frames:
     def at(self, spec: OutputSpec) -> NDArray[np.float64]:
         """The source samples that the frames of an output are about, (frames,)."""
         k = self.first[spec.name] + np.arange(len(self.values[spec.name]))
-        return self.origin + (spec.first_at + k * spec.samples_per_frame) * float(self.ratio)
+        place = (spec.first_at + k * spec.samples_per_frame).astype(np.float64)
+        return self.origin + place * float(self.ratio)

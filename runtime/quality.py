@@ -61,16 +61,26 @@ class Quality:
         self.limits = limits
         self.rate_hz = rate_hz
         self.settle = settle
-        self._bridge = max(round(limits.bridge_s * rate_hz), 1)
-        self._flat = round(limits.flat_s * rate_hz)
         self.next: int | None = None
         self._value: NDArray[np.float32] | None = None
         self._last: NDArray[np.float32] | None = None
-        self._run = 0
+        self._run: NDArray[np.int64] | None = None
         self._hole = 0
         self._state: Literal["waiting", "running", "lost"] = "waiting"
         self._open: tuple[str, int, int | None] | None = None
         self._stamps: tuple[int, int, int] | None = None
+        self._named: tuple[str, int] | None = None
+
+    @property
+    def bridge(self) -> int:
+        """Unusable samples in a row that are bridged; at least one, however slow the signal."""
+        return max(round(self.limits.bridge_s * self.rate_hz), 1)
+
+    @property
+    def flat(self) -> int:
+        """Equal samples in a row that make a flat line; 0 for never, as where `flat_s` is less than two samples."""
+        n = round(self.limits.flat_s * self.rate_hz)
+        return n if n > 1 else 0
 
     @property
     def running(self) -> bool:
@@ -88,13 +98,13 @@ class Quality:
         """Take a chunk; yield what it comes to, in order of the sample clock."""
         if self.next is None:
             self.next = chunk.at
-        if chunk.fault:
-            yield from self._fault(chunk.fault)
         if chunk.at < self.next and len(chunk):
             yield from self._backward(min(self.next - chunk.at, len(chunk)))
             chunk = _after(chunk, self.next)
         if chunk.at > self.next:
             yield from self._unusable(chunk.at - self.next, 1)
+        if chunk.fault:
+            yield from self._fault(chunk.fault)
         codes = self._codes(chunk)
         edges = np.flatnonzero(np.diff(codes)) + 1
         bounds = [0, *edges.tolist(), len(codes)] if len(codes) else []
@@ -120,14 +130,20 @@ class Quality:
         return codes
 
     def _flat_line(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each sample ends a run of `flat_s` equal ones, (samples,)."""
+        """Whether each sample ends a run of `flat` equal ones in a channel, (samples,); missing ones break no run."""
+        line = np.zeros(len(x), bool)
+        there = np.isfinite(x).all(axis=1)
+        x = x[there]
+        if not len(x):
+            return line
         before = np.full_like(x[:1], np.nan) if self._value is None else self._value
-        same = (x == np.concatenate([before, x[:-1]])).any(axis=1)
-        i = np.arange(len(x))
-        broken = np.maximum.accumulate(np.where(same, -self._run, i))
-        run = i - broken + 1
-        self._value, self._run = x[-1:].copy(), int(run[-1])
-        return run >= self._flat if self._flat else np.zeros(len(x), bool)
+        run = np.zeros(x.shape[1], np.int64) if self._run is None else self._run
+        i = np.arange(len(x))[:, np.newaxis]
+        broken = np.maximum.accumulate(np.where(x == np.concatenate([before, x[:-1]]), -run, i), axis=0)
+        runs = i - broken + 1
+        self._value, self._run = x[-1:].copy(), runs[-1].copy()
+        line[there] = bool(self.flat) & (runs >= self.flat).any(axis=1)
+        return line
 
     def _usable(self, x: NDArray[np.float32]) -> Iterator[Piece]:
         assert self.next is not None
@@ -148,11 +164,11 @@ class Quality:
         onset = self.next - self._hole
         self._hole += n
         self.next += n
-        if self._state == "lost" or self._hole <= self._bridge:
+        if self._state == "lost" or self._hole <= self.bridge:
             return
-        yield from self._due(onset + self._bridge)
+        yield from self._due(onset + self.bridge)
         if self._state == "running":
-            yield Lost(onset, onset + self._bridge)
+            yield Lost(onset, onset + self.bridge)
             yield Annotation(onset, "~", subtype=-1, aux=REASONS[reason])
         self._state = "lost"
         if self._open:
@@ -162,11 +178,12 @@ class Quality:
         self._open = (REASONS[reason], onset, None)
         evidence = {"bridge_s": self.limits.bridge_s, "detection": "suspended"}
         yield Phase(
-            label=REASONS[reason], phase="start", onset=onset, at=onset + self._bridge, kind="technical",
+            label=REASONS[reason], phase="start", onset=onset, at=onset + self.bridge, kind="technical",
             priority="medium", evidence=evidence,
         )  # fmt: skip
 
     def _back(self, at: int) -> Iterator[Piece]:
+        yield from self._due()
         yield Annotation(at, "~", subtype=0)
         if self._open is None:
             return
@@ -200,6 +217,9 @@ class Quality:
 
     def _fault(self, fault: str) -> Iterator[Piece]:
         assert self.next is not None
+        if self._named == (fault, self.next):
+            return
+        self._named = (fault, self.next)
         yield from self._due()
         for phase in ("start", "end"):
             over: dict[str, Any] = {"end": self.next, "end_reason": "recovered"} if phase == "end" else {}
@@ -231,6 +251,13 @@ class Quality:
                 label=label, phase="end", onset=onset, at=self.next, end=self.next, kind="technical", priority="low",
                 end_reason="input_ended",
             )  # fmt: skip
+        if self._stamps:
+            onset, last, dropped = self._stamps
+            self._stamps = None
+            yield Phase(
+                label="timestamps_backward", phase="end", onset=onset, at=self.next, end=last, kind="technical",
+                priority="info", end_reason="input_ended", evidence={"dropped_samples": dropped},
+            )  # fmt: skip
 
     def snapshot(self) -> Memory:
         """What is carried."""
@@ -243,7 +270,7 @@ class Quality:
             setattr(self, key, tuple(value) if isinstance(value, list) else value)
 
 
-_CARRIED = ("next", "_value", "_last", "_run", "_hole", "_state", "_open", "_stamps")
+_CARRIED = ("next", "_value", "_last", "_run", "_hole", "_state", "_open", "_stamps", "_named")
 
 
 def _after(chunk: Chunk, at: int) -> Chunk:

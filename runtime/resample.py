@@ -51,22 +51,26 @@ class Resampler:
             x = np.concatenate([np.repeat(x[:1], self.delay, axis=0), x])
         held = np.concatenate([self._kept, x])
         complete = self._kept_at + len(held) - self.delay - 1
-        last = (complete * self.up + self.up - 1) // self.down
-        m = np.arange(self._out, max(last + 1, self._out), dtype=np.int64) * self.down
-        y = self._filter(held, m // self.up - self.delay - self._kept_at, m % self.up)
-        self._out += len(m)
-        drop = self._out * self.down // self.up - self.delay - self._kept_at
+        n = max((complete * self.up + self.up - 1) // self.down + 1 - self._out, 0)
+        y = self._filter(held, n) if n else np.empty((0, self.channels), np.float32)
+        self._out += n
+        drop = self._start(self._out)
         self._kept, self._kept_at = held[drop:], self._kept_at + drop
         return y
 
-    def _filter(self, held: Array, start: NDArray[np.int64], phase: NDArray[np.int64]) -> Array:
-        if not len(start):
-            return np.empty((0, self.channels), np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(held, self._width, axis=0)
-        picked = np.ascontiguousarray(windows[start[0] :: self.down][: len(start)] if self.up == 1 else windows[start])
-        taps = self._table[0] if self.up == 1 else self._table[phase]
+    def _start(self, m: int) -> int:
+        """Where in what is held the window of output m begins."""
+        return m * self.down // self.up - self.delay - self._kept_at
+
+    def _filter(self, held: Array, n: int) -> Array:
         # einsum sums each row in the same order whatever the number of rows, which matmul does not
-        return np.einsum("nck,k->nc" if self.up == 1 else "nck,nk->nc", picked, taps)
+        if self.up == 1:
+            windows = _windows(held[self._start(self._out) :], n, self._width, self.down)
+            return np.einsum("nck,k->nc", np.ascontiguousarray(windows), self._table[0])
+        m = np.arange(self._out, self._out + n) * self.down
+        windows = _windows(held, len(held) - self._width + 1, self._width)
+        picked = windows[m // self.up - (self.delay + self._kept_at)]
+        return np.einsum("nck,nk->nc", np.ascontiguousarray(picked), self._table[m % self.up])
 
     def snapshot(self) -> Memory:
         """What is carried."""
@@ -75,6 +79,12 @@ class Resampler:
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""
         self._kept, self._kept_at, self._out = memory["kept"], memory["kept_at"], memory["out"]
+
+
+def _windows(x: Array, n: int, width: int, every: int = 1) -> Array:
+    """A view of n windows on x (samples, channels), (n, channels, width); `sliding_window_view`, ten times as fast."""
+    row, column = x.strides
+    return np.ndarray((n, x.shape[1], width), x.dtype, x, strides=(every * row, column, row))
 
 
 def _phases(up: int, down: int, reach: int, delay: int) -> Array:

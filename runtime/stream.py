@@ -1,6 +1,7 @@
 """One signal's memory: resampler, carried state, samples short of a hop."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -37,6 +38,8 @@ class Stream:
         self.ratio = Fraction(self._resampler.down, self._resampler.up)
         self._quantum = c.hop if c.bitwise else c.grid
         self._first_min = -(-c.first_chunk_min // self._quantum) * self._quantum
+        self._none: Array = np.empty((0, self._channels), np.float32)
+        self._paces = [(o.name, o.first_at, o.samples_per_frame) for o in c.outputs]
         self._empty = {o.name: np.empty((0, max(len(o.labels), 1)), np.float32) for o in c.outputs}
         self.reset()
 
@@ -50,12 +53,12 @@ class Stream:
         """Forget all: the next chunk begins a new memory."""
         self._lane = self._engine.lane()
         self._resampler.reset()
-        self._pending: Array = np.empty((0, self._channels), np.float32)
-        self._last: Array = self._pending
+        self._pending = self._none
+        self._last = self._none
         self._origin: int | None = None
         self._next = 0
         self._taken = 0
-        self._first = {o.name: 0 for o in self.contract.outputs}
+        self._first: Mapping[str, int] = {o.name: 0 for o in self.contract.outputs}
 
     def push(self, chunk: Chunk) -> Frames:
         """Take samples of any number, even none, and return what the model can now say.
@@ -65,17 +68,18 @@ class Stream:
         SourceError
             The chunk has another number of channels than the model, or does not follow the one before.
         """
-        if chunk.x.ndim != 2 or chunk.x.shape[1] != self._channels:
-            raise SourceError(f"the chunk has shape {chunk.x.shape}, the model takes (samples, {self._channels})")
-        if not len(chunk):
+        x, at = chunk.x, chunk.at
+        if x.ndim != 2 or x.shape[1] != self._channels:
+            raise SourceError(f"the chunk has shape {x.shape}, the model takes (samples, {self._channels})")
+        if not len(x):
             return self._frames(None)
         if self._origin is None:
-            self._origin = self._next = chunk.at
-        if chunk.at != self._next:
-            raise SourceError(f"the chunk begins at sample {chunk.at}, expected {self._next}: fill or finish first")
-        self._next = chunk.end
-        self._last = chunk.x[-1:]
-        return self._step(self._resampler.push(chunk.x))
+            self._origin = self._next = at
+        if at != self._next:
+            raise SourceError(f"the chunk begins at sample {at}, expected {self._next}: fill or finish first")
+        self._next = at + len(x)
+        self._last = x[-1:].copy()  # the caller may use its array again
+        return self._step(self._resampler.push(x))
 
     def finish(self) -> Frames:
         """Say what is left, as if the signal stayed at its last value, and forget all."""
@@ -95,24 +99,27 @@ class Stream:
             x = np.concatenate([self._pending, x])
         n = len(x) - len(x) % self._quantum
         if not n or (not self._taken and n < self._first_min):
-            self._pending = x
+            self._pending = x.copy()
             return self._frames(None)
-        self._pending = x[n:]
         self._taken += n
+        if n == len(x):
+            self._pending = self._none
+            return self._frames(self._lane.push(x))
+        self._pending = x[n:].copy()
         return self._frames(self._lane.push(x[:n]))
 
     def _frames(self, outputs: Outputs | None) -> Frames:
-        values = self._empty if outputs is None else outputs
-        first = dict(self._first)
-        for name, value in values.items():
-            self._first[name] += len(value)
-        return Frames(values, first, self._origin or 0, self.ratio, self._until())
+        first = self._first
+        if outputs is None:
+            return Frames(self._empty, first, self._origin or 0, self.ratio, self._until())
+        self._first = {name: k + len(outputs[name]) for name, k in first.items()}
+        return Frames(outputs, first, self._origin or 0, self.ratio, self._until())
 
     def _until(self) -> int:
         if self._origin is None:
             return self._next
-        said = min(o.first_at + self._first[o.name] * o.samples_per_frame for o in self.contract.outputs)
-        return min(self._origin + max(math.floor(said * self.ratio), 0), self._next)
+        said = min([first_at + self._first[name] * pace for name, first_at, pace in self._paces])
+        return min(self._origin + max(said * self.ratio.numerator // self.ratio.denominator, 0), self._next)
 
     def snapshot(self) -> Memory:
         """Everything that is carried."""
@@ -124,7 +131,7 @@ class Stream:
             "origin": self._origin,
             "next": self._next,
             "taken": self._taken,
-            "first": self._first,
+            "first": dict(self._first),
         }
 
     def restore(self, memory: Memory) -> None:

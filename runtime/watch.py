@@ -173,6 +173,8 @@ def _detectors(engine: Engine, rate_hz: float, limits: Limits) -> tuple[Beats | 
             if kind == "beats":
                 beats = Beats(engine.contract, **options)
             elif kind in RULES:
+                if options:
+                    raise ContractError(f"the contract's detector {kind!r} takes no options, found {sorted(options)}")
                 rules[kind] = RULES[kind](rate_hz, limits)
             else:
                 raise ContractError(f"the contract names a detector {kind!r}; there are beats, {', '.join(RULES)}")

@@ -67,7 +67,8 @@ class Beats:
         ready = len(self._p) - pad - (0 if last else pad)
         if self._class:
             said = self._share_at + len(self._share) - (0 if last else 1) - self._shift - self._done
-            ready = min(ready, max(said, 0))
+            ready = min(ready, said) if len(self._share) else 0
+        self._until = max(self._until, frames.origin)
         if ready <= 0:
             return [], frames.until if last else min(self._until, frames.until)
         found = [self._beat(int(i), frames) for i in self._peaks(ready)]
@@ -116,7 +117,7 @@ class Beats:
         if not self._class:
             return "N", float(min(self._p[k - self._done + self._near + 1], 1.0))
         at = k + self._shift - self._share_at
-        rows = self._share[[max(at - 1, 0), min(at, len(self._share) - 1), min(at + 1, len(self._share) - 1)]]
+        rows = self._share[np.clip([at - 1, at, at + 1], 0, len(self._share) - 1)]
         smooth = 0.25 * rows[0] + 0.5 * rows[1] + 0.25 * rows[2]
         best = int(smooth.argmax())
         share = np.exp(smooth - smooth.max())

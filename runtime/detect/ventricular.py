@@ -72,7 +72,7 @@ class Ventricular:
 
     def snapshot(self) -> Memory:
         """What is carried."""
-        return {"row": self._row, "scores": self._scores, "run": self._run.onset, "vt": self._vt.onset}
+        return {"row": list(self._row), "scores": list(self._scores), "run": self._run.onset, "vt": self._vt.onset}
 
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""

@@ -125,7 +125,9 @@ def _gates(stacked: Tensor, names: str) -> dict[str, Tensor]:
 
 def _forward(direction: str | None) -> None:
     if direction not in (None, "forward"):
-        raise ModelError(f"a recurrent node runs {direction}: its first output needs the last sample; only forward runs")
+        raise ModelError(
+            f"a recurrent node runs {direction}: its first output needs the last sample; only forward runs"
+        )
 
 
 class LSTM(OpRun):  # type: ignore[misc]
@@ -134,7 +136,8 @@ class LSTM(OpRun):  # type: ignore[misc]
     op_domain = ""
 
     def _run(self, x: Tensor, w: Tensor, r: Tensor, b: Any = None, _lens: Any = None, h: Any = None, c: Any = None,
-             _p: Any = None, hidden_size: int = 0, direction: str | None = None, **_: Any) -> tuple[Tensor, ...]:  # fmt: skip
+             _p: Any = None, hidden_size: int = 0, direction: str | None = None,
+             **_: Any) -> tuple[Tensor, ...]:  # fmt: skip
         _forward(direction)
         zero = np.zeros((x.shape[1], hidden_size), x.dtype)
         h, c = (zero if v is None else v[0] for v in (h, c))

@@ -60,7 +60,7 @@ class OrtLane:
 
     def push(self, x: Array) -> Outputs:
         """See `Lane.push`."""
-        if len(x) == self._smallest and self._growing is None:
+        if self._size(len(x)) == len(x):
             return self._step(x)
         parts, start = [], 0
         while start < len(x):
@@ -84,20 +84,22 @@ class OrtLane:
         steady = {s.name: tuple(1 if n == "batch" else int(n) for n in s.steady_shape) for s in c.states}
         if any(state[name].shape != shape for name, shape in steady.items()):
             self._growing = dict(state)
+            fresh = all(state[name].shape == value.shape for name, value in initial_state(c).items())
+            self._at_least = -(-c.first_chunk_min // self._smallest) * self._smallest if fresh else self._smallest
             return
-        self._growing = None
+        self._growing, self._at_least = None, self._smallest
         self._turn = 0
         self._plans.clear()
         self._buffers = [{n: np.ascontiguousarray(v).copy() for n, v in state.items()} for _ in range(2)]
 
     def _size(self, remaining: int) -> int:
         """The largest block that fits: a power of two of hops, or the grid where results depend on the size."""
+        if remaining == self._smallest:
+            return remaining
         n = self._block
         while n > self._smallest and n > remaining:
             n //= 2
-        if self._growing is not None and n < self._engine.contract.first_chunk_min:
-            return remaining
-        return n
+        return max(n, self._at_least)
 
     def _step(self, x: Array) -> Outputs:
         if self._growing is not None:

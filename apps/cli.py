@@ -1,0 +1,80 @@
+"""The command line: a table of commands, each imported when it is asked for."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from holdover import __version__
+
+COMMANDS = {
+    "run": ("holdover.apps.daemon", "the daemon: streams in, alerts over MQTT out"),
+    "replay": ("holdover.apps.replay", "recordings in, annotations, alerts and a picture out"),
+    "alerts": ("holdover.apps.subscribe", "receive alerts, keep each once, show them"),
+    "inspect": ("holdover.apps.inspect", "what a model promises: contract, memory, delay, cost"),
+    "config": ("holdover.apps.config", "check a configuration, or print its schema"),
+    "doctor": ("holdover.apps.doctor", "what of this machine is fit, and what would be slow"),
+    "demo": ("holdover.apps.demo", "five real minutes of ECG through daemon, broker, subscriber"),
+}
+
+EXITS = """\
+exit codes:
+  0 done   1 failed   2 usage or configuration   3 input   4 model   5 ledger
+  6 broker   130 interrupted
+
+holdover is no medical device: it is for research and education, not for
+diagnosis or patient monitoring."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        return _top(argv)
+    module = importlib.import_module(COMMANDS[argv[0]][0])
+    parser = argparse.ArgumentParser(
+        prog=f"holdover {argv[0]}",
+        description=module.__doc__.split("\n\n")[0] if module.__doc__ else None,
+        epilog=getattr(module, "EPILOG", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return _guarded(module.run, parser.parse_args(argv[1:]))
+
+
+def _top(argv: list[str]) -> int:
+    listed = "\n".join(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="holdover",
+        usage="holdover COMMAND ...",
+        description=f"Streaming inference with carried memory, alerts over MQTT.\n\ncommands:\n{listed}\n\n"
+        "'holdover COMMAND --help' tells more of each; 'holdover demo' shows it all.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"holdover {__version__}")
+    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.parse_args(argv)
+    parser.print_help()
+    return 0
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    from holdover.runtime.errors import HoldoverError
+
+    try:
+        return run(args)
+    except HoldoverError as error:
+        print(f"holdover: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("holdover: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""`holdover config`: check a configuration, or print its JSON schema."""
+
+import argparse
+import difflib
+import platform
+import re
+import sys
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.errors import ConfigError
+from holdover.runtime.mqtt_options import MqttOptions, check_name
+
+EPILOG = """\
+example of a configuration:
+  node = "bedside"
+  [mqtt]
+  host = "localhost"
+  [limits]
+  tachycardia_bpm = 130
+  [[streams]]
+  id = "bed-3"
+  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II", unit = "mV" }"""
+
+
+def _node() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", platform.node())[:64] or "holdover"
+
+
+class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where alerts, checkpoints and live samples are kept.
+
+    Attributes
+    ----------
+    path
+        The SQLite file; a relative path is taken from the configuration's folder.
+    max_mb
+        Bound of that file.
+    checkpoint_s
+        Seconds between checkpoints where nothing is to be said; an alert brings its own.
+    journal_mb
+        Bound of the ring of raw samples, for each live stream.
+    """
+
+    path: str = "holdover.db"
+    max_mb: Annotated[float, Meta(ge=1, le=1e6)] = 256
+    checkpoint_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
+    journal_mb: Annotated[float, Meta(ge=1, le=1e6)] = 64
+
+
+class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One signal.
+
+    Attributes
+    ----------
+    id
+        Its name in topics and alerts: a pseudonym, never a person's name.
+    source
+        A table with `kind`, and the options of that kind; `holdover run --help` lists the kinds.
+    lead
+        The channel that the model reads; None: the one of the model's own name, or the only one.
+    speed
+        For a file: times real time.
+    limits
+        Changes to [limits] for this stream.
+    """
+
+    id: str
+    source: dict[str, Any]
+    lead: str | None = None
+    speed: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    limits: dict[str, Any] = {}
+
+
+class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration of a daemon; `model` is a path or the name of a shipped model."""
+
+    streams: Annotated[list[StreamOptions], Meta(min_length=1)]
+    node: str = msgspec.field(default_factory=_node)
+    model: str | None = None
+    mqtt: MqttOptions = msgspec.field(default_factory=MqttOptions)
+    ledger: LedgerOptions = msgspec.field(default_factory=LedgerOptions)
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+    def limits_of(self, stream: StreamOptions) -> Limits:
+        """The limits of one stream: those of all, with its own changes."""
+        try:
+            return msgspec.convert({**msgspec.to_builtins(self.limits), **stream.limits}, Limits)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"limits of stream {stream.id}: {error}") from error
+
+
+def read_config(path: str | Path) -> Config:
+    """Read and check a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is no TOML, has a key that is not known (the nearest known one is named), or a value that
+        cannot be.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        _check_keys(document, Config, "")
+        config = msgspec.convert(document, Config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_plain(str(error))}") from error
+    _check_values(config, path)
+    if not Path(config.ledger.path).is_absolute():
+        config.ledger.path = str(path.parent / config.ledger.path)
+    return config
+
+
+def _check_values(config: Config, path: Path) -> None:
+    check_name("node", config.node)
+    config.mqtt.check()
+    ids = [stream.id for stream in config.streams]
+    for stream in config.streams:
+        check_name("the id of a stream", stream.id)
+        if ids.count(stream.id) > 1:
+            raise ConfigError(f"{path}: two streams have the id {stream.id!r}; each needs its own")
+        if "kind" not in stream.source:
+            raise ConfigError(f'{path}: the source of stream {stream.id} has no kind; expected e.g. kind = "tcp"')
+        config.limits_of(stream)
+
+
+def _check_keys(table: Any, struct: Any, where: str) -> None:
+    """Refuse a key that the struct does not have, naming the nearest that it has."""
+    if not isinstance(table, dict):
+        return
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"unknown key {where + key!r}; {hint}")
+        inner = _struct_in(known[key])
+        if inner is not None:
+            for i, item in enumerate(value if isinstance(value, list) else [value]):
+                _check_keys(item, inner, f"{where}{key}[{i}]." if isinstance(value, list) else f"{where}{key}.")
+
+
+def _struct_in(kind: Any) -> Any:
+    """The struct that a field's type holds, itself or as the items of a list; None if there is none."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next((found for arg in typing.get_args(kind) if (found := _struct_in(arg)) is not None), None)
+
+
+def _plain(message: str) -> str:
+    """msgspec's message, its place in our words."""
+    return re.sub(r" - at `\$\.?(.*)`", lambda m: f" (at {m[1]})" if m[1] else "", message)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `holdover config`."""
+    parser.add_argument("action", choices=("check", "schema"), help="check FILE, or print the JSON schema")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration, TOML")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check or print; raises `ConfigError`."""
+    if args.action == "schema":
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Config))).decode() + "\n")
+        return 0
+    if not args.file:
+        raise ConfigError("holdover config check needs a file: holdover config check FILE")
+    config = read_config(args.file)
+    print(f"{args.file}: fine; node {config.node}, {len(config.streams)} stream(s), broker {config.mqtt.address}")
+    return 0

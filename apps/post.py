@@ -1,0 +1,271 @@
+"""One stream of a daemon: its source, its watch, and where it stands."""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from holdover.apps.config import Config, StreamOptions
+from holdover.apps.feed import Feed, open_feed
+from holdover.runtime.alert import Alert, Scene
+from holdover.runtime.chunk import Chunk
+from holdover.runtime.clock import Holdover
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.engine import Engine
+from holdover.runtime.errors import HoldoverError, LedgerError, ModelError
+from holdover.runtime.journal import Journal, JournalError
+from holdover.runtime.ledger import Checkpoint, Ledger, LedgerFull
+from holdover.runtime.snapshot import pack, unpack
+from holdover.runtime.watch import Step, Watch, model_id
+
+log = logging.getLogger("holdover.daemon")
+
+Item = Chunk | BaseException | None
+"""What a reader thread hands over: a chunk, the error that ended it, or None at the end of the input."""
+
+
+class Post:
+    """A stream that is being watched, and its place in the ledger.
+
+    A file is read on from its checkpoint. A live source is written to a journal first, and after a restart the journal
+    is read from the checkpoint on, so that nothing is lost but what the sensor gave while nobody listened: that is
+    announced as missing.
+    """
+
+    def __init__(self, options: StreamOptions, config: Config, engine: Engine, ledger: Ledger) -> None:
+        self.id = options.id
+        self._engine, self._ledger = engine, ledger
+        self._limits = config.limits_of(options)
+        self._every_s = config.ledger.checkpoint_s
+        self.feed: Feed = open_feed(options.source, engine.contract, options.lead, paced=True)
+        self.is_live = self.feed.source.length is None
+        self._speed = None if self.is_live else options.speed
+        self._journal = self._open_journal(config) if self.is_live else None
+        self._watch: Watch | None = None
+        self._clock: Holdover | None = None
+        self._at = 0
+        self._unsaved: list[tuple[Alert, float | None]] = []
+        self._saved_at = self._synced_at = time.monotonic()
+        self._retry_at = 0.0
+        self._thread: threading.Thread | None = None
+        self.ended = False
+        self.failed: HoldoverError | None = None
+
+    def _open_journal(self, config: Config) -> Journal:
+        source = self.feed.source
+        saved = self._ledger.checkpoint(self.id)
+        return Journal(
+            Path(config.ledger.path).with_suffix(".journal"), self.id, rate_hz=source.rate_hz,
+            channels=self.feed.leads, units=self.feed.units, next_at_least=saved.at if saved else 0,
+            max_mb=config.ledger.journal_mb,
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        """Take up the checkpoint, and of a live source the journal that follows it."""
+        saved = self._ledger.checkpoint(self.id)
+        if saved and saved.model_sha256 != self._engine.sha256:
+            log.warning("%s: the checkpoint is another model's (%.8s): beginning anew", self.id, saved.model_sha256)
+            saved = replace_position(saved) if self._journal else None
+        if self._journal:
+            self._resume_live(saved)
+        elif saved:
+            self._at = saved.at
+            self.feed.source.seek(saved.at)
+            self._begin(saved.epoch, saved)
+            log.info("%s: going on at sample %d", self.id, saved.at)
+        else:
+            self._begin(self.feed.source.epoch, None)
+
+    def _resume_live(self, saved: Checkpoint | None) -> None:
+        journal = self._journal
+        assert journal is not None
+        self._at = saved.at if saved else 0
+        epoch = saved.epoch if saved else journal.epoch
+        if epoch is None:
+            return
+        journal.epoch = epoch
+        self._begin(epoch, saved)
+        count = 0
+        for number, chunk in journal.read(self._at):
+            self._at, count = number + 1, count + 1
+            self._take(chunk, arrived=chunk.arrived)
+        self._save(resumed=True)
+        silent_s = time.time() - journal.last_arrived if math.isfinite(journal.last_arrived) else 0.0
+        rate_hz = self.feed.source.rate_hz
+        self._clock = Holdover(rate_hz, journal.end + max(int(silent_s * rate_hz), 0))
+        log.info("%s: %d journaled blocks taken up; silent for %.1f s", self.id, count, silent_s)
+
+    def _begin(self, epoch: float | None, saved: Checkpoint | None) -> None:
+        source = self.feed.source
+        scene = Scene(
+            stream=self.id, lead=self.feed.leads[0], rate_hz=source.rate_hz, epoch=epoch, model=model_id(self._engine)
+        )
+        self._watch = Watch(self._engine, scene, self._limits)
+        if saved and saved.memory:
+            try:
+                self._watch.restore(unpack(saved.memory))
+            except (ValueError, KeyError, TypeError, ModelError) as error:
+                log.warning("%s: the checkpoint cannot be read (%s): the memory begins anew", self.id, error)
+                self._watch = Watch(self._engine, scene, self._limits)
+
+    def start(self, hand_over: Callable[["Post", Item], None]) -> None:
+        """Begin to read, in a thread that hands over what comes."""
+
+        def read() -> None:
+            end: Item = None
+            try:
+                for chunk in self.feed.chunks(self._speed):
+                    hand_over(self, chunk)
+            except Exception as error:  # whatever ends the reader is handed over, and told by the main loop
+                end = error
+            hand_over(self, end)
+
+        self._thread = threading.Thread(target=read, name=f"source-{self.id}", daemon=True)
+        self._thread.start()
+
+    def take(self, item: Item) -> None:
+        """Take what the reader handed over, and save what must be."""
+        if isinstance(item, Chunk):
+            self._chunk(item)
+        else:
+            self._end(item)
+        self.tick()
+
+    def _chunk(self, chunk: Chunk) -> None:
+        if not self._journal:
+            self._take(chunk, chunk.arrived)
+            self._at = chunk.end
+            return
+        if self._watch is None:
+            self._first(chunk)
+        assert self._clock is not None
+        before = self._clock.next
+        chunk = self._clock.push(chunk, time.monotonic())
+        if not len(chunk) and chunk.at <= before and not chunk.fault and self._at:
+            return
+        try:
+            self._at = self._journal.append(chunk) + 1
+        except JournalError as error:
+            self._complain(error)
+        self._take(chunk, chunk.arrived)
+
+    def _first(self, chunk: Chunk) -> None:
+        """The first that is heard of a live source sets the epoch: Unix time of its sample 0."""
+        assert self._journal is not None
+        rate_hz = self.feed.source.rate_hz
+        arrived = chunk.arrived if math.isfinite(chunk.arrived) else time.time()
+        epoch = round(arrived - chunk.end / rate_hz, 3)
+        self._journal.epoch = epoch
+        self._clock = Holdover(rate_hz)
+        self._begin(epoch, None)
+
+    def _take(self, chunk: Chunk, arrived: float) -> None:
+        assert self._watch is not None
+        self._keep(self._watch.push(chunk), arrived)
+
+    def _keep(self, step: Step, arrived: float) -> None:
+        came = arrived if math.isfinite(arrived) else None
+        self._unsaved += [(alert, came) for alert in step.alerts]
+
+    def _end(self, error: BaseException | None) -> None:
+        self.ended = True
+        if error is not None:
+            self.failed = error if isinstance(error, HoldoverError) else HoldoverError(f"{self.id}: {error!r}")
+            log.error("%s: the source ended: %s", self.id, error)
+        elif self._watch is not None and not self.is_live:
+            self._keep(self._watch.finish(), math.nan)
+        self._saved_at = -math.inf
+
+    def tick(self) -> None:
+        """Save what is due: at once with alerts, else every checkpoint_s; the journal is synced every second."""
+        now = time.monotonic()
+        if self._journal and now - self._synced_at >= 1:
+            self._synced_at = now
+            try:
+                self._journal.sync()
+            except JournalError as error:
+                self._complain(error)
+        if now >= self._retry_at and (self._unsaved or now - self._saved_at >= self._every_s):
+            self._save()
+
+    def _save(self, resumed: bool = False) -> None:
+        if self._watch is None:
+            return
+        epoch = self._watch.scene.epoch
+        checkpoint = Checkpoint(self._engine.sha256, self._at, epoch, pack(self._watch.snapshot()))
+        try:
+            if self._journal:
+                self._journal.sync()
+            self._ledger.commit(self.id, checkpoint, self._unsaved, resumed=resumed)
+        except (LedgerFull, JournalError) as error:
+            self._complain(error)
+            return
+        self._unsaved = []
+        self._saved_at = time.monotonic()
+        if self._journal:
+            self._journal.keep_from = self._at
+
+    def _complain(self, error: LedgerError) -> None:
+        """Nothing is lost: what could not be saved is kept and tried again in 5 s."""
+        if time.monotonic() >= self._retry_at:
+            log.error("%s; %d alert(s) of %s wait in memory", error, len(self._unsaved), self.id)
+        self._retry_at = time.monotonic() + 5
+
+    def set_limits(self, limits: Limits) -> None:
+        """Judge by other limits from now on."""
+        self._limits = limits
+        if self._watch:
+            self._watch.set_limits(limits)
+
+    @property
+    def signal(self) -> bool:
+        """Whether there is a signal that is being judged."""
+        return not self.ended and self._watch is not None and self._watch.quality.running
+
+    @property
+    def waiting(self) -> int:
+        """Alerts that are not saved yet."""
+        return len(self._unsaved)
+
+    def close(self) -> None:
+        """Stop reading, save the memory, let go of the journal."""
+        self.feed.source.close()
+        self._retry_at = 0.0
+        self._save()
+        if self._journal:
+            try:
+                self._journal.close()
+            except JournalError as error:
+                self._complain(error)
+
+
+def replace_position(saved: Checkpoint) -> Checkpoint:
+    """A checkpoint's place in the journal without its memory, for a model that cannot take that up."""
+    return Checkpoint(saved.model_sha256, saved.at, saved.epoch, b"")
+
+
+class Inlet:
+    """Where the reader threads leave what they read; bounded, so that a file waits for the loop."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._queue: queue.Queue[tuple[Post, Item]] = queue.Queue(size)
+        self.closed = threading.Event()
+
+    def put(self, post: Post, item: Item) -> None:
+        """Wait for room, and leave an item; nothing once closed."""
+        while not self.closed.is_set():
+            try:
+                self._queue.put((post, item), timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def get(self, timeout_s: float) -> tuple[Post, Item] | None:
+        """The next item, or None if none came in time."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None

@@ -1,0 +1,127 @@
+"""One recording through one watch: the work of a replay, in any process."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdover.apps.feed import Feed, open_recording
+from holdover.runtime.alert import Alert, Scene
+from holdover.runtime.annotation import Annotation
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.engine import Engine
+from holdover.runtime.watch import Watch, model_id
+
+Progress = Callable[[int, float], None]
+"""Told how many samples have been taken since it was last told, and what share of the recording they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a recording came to, on its own sample clock.
+
+    `first` and `last` are the places of the first sample that was played and the one after the last.
+    """
+
+    path: Path
+    stream: str
+    lead: str
+    rate_hz: float
+    first: int
+    last: int
+    annotations: list[Annotation]
+    alerts: list[Alert]
+    delay_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was played."""
+        return (self.last - self.first) / self.rate_hz
+
+
+def play(
+    path: Path,
+    engine: Engine,
+    *,
+    lead: str | None = None,
+    limits: Limits | None = None,
+    options: Mapping[str, Any] | None = None,
+    speed: float | None = None,
+    progress: Progress = lambda _n, _share: None,
+    stream: str | None = None,
+) -> Result:
+    """Stream a recording through a watch; raises `SourceError` where it cannot be read or lacks the lead."""
+    options = dict(options or {})
+    if speed:
+        options["block_s"] = 0.2
+    feed = open_recording(path, engine.contract, lead, **options)
+    scene = Scene(
+        stream=stream or stream_name(feed.source.name),
+        lead=feed.leads[0],
+        rate_hz=feed.source.rate_hz,
+        epoch=feed.source.epoch,
+        model=model_id(engine),
+    )
+    watch = Watch(engine, scene, limits)
+    annotations: list[Annotation] = []
+    alerts: list[Alert] = []
+    first, last = None, 0
+    for chunk in feed.chunks(speed):
+        if first is None:
+            first = last = chunk.at
+        step = watch.push(chunk)
+        annotations += step.annotations
+        alerts += step.alerts
+        progress(len(chunk), (chunk.end - last) / max((feed.source.length or chunk.end) - first, 1))
+        last = max(last, chunk.end)
+    step = watch.finish()
+    feed.source.close()
+    return Result(
+        path, scene.stream, scene.lead, scene.rate_hz, first or 0, last, annotations + step.annotations,
+        alerts + step.alerts, watch.delay_s,
+    )  # fmt: skip
+
+
+def stream_name(name: str) -> str:
+    """A source's name as it can stand in a topic."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in name)[:64] or "stream"
+
+
+def read_signal(path: Path, engine: Engine, lead: str | None, options: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The samples of the model's first lead, (samples,), in its unit; NaN where missing."""
+    feed: Feed = open_recording(path, engine.contract, lead, **options)
+    chunks = list(feed.chunks())
+    feed.source.close()
+    if not chunks:
+        return np.empty(0, np.float32)
+    x = np.full(max(c.end for c in chunks) - chunks[0].at, np.nan, np.float32)
+    for chunk in chunks:
+        if chunk.at >= chunks[0].at:
+            x[chunk.at - chunks[0].at : chunk.end - chunks[0].at] = chunk.x[:, 0]
+    return x
+
+
+def write_wfdb(folder: Path, record: str, annotations: Sequence[Annotation], extension: str, rate_hz: float) -> Path:
+    """Write annotations as a WFDB annotation file, whole or not at all; returns its path."""
+    import wfdb
+
+    path, part = folder / f"{record}.{extension}", f"{record}-part{os.getpid()}"
+    if not annotations:
+        path.write_bytes(b"\0\0")
+        return path
+    wfdb.wrann(
+        part, extension, np.array([a.at for a in annotations]), symbol=[a.symbol for a in annotations],
+        subtype=np.array([a.subtype for a in annotations]), aux_note=[a.aux for a in annotations],
+        fs=rate_hz, write_dir=str(folder),
+    )  # fmt: skip
+    os.replace(folder / f"{part}.{extension}", path)
+    return path
+
+
+def alarm_marks(alerts: Sequence[Alert]) -> list[Annotation]:
+    """Alerts as WFDB notes at the sample where each phase came true: "start asystole high"."""
+    return [Annotation(a.phase.at, '"', aux=f"{a.phase.phase} {a.phase.label} {a.phase.priority}") for a in alerts]

@@ -1,0 +1,314 @@
+"""`holdover replay`: recordings in; annotations, alerts and a picture out.
+
+Runs the very loop of the daemon as fast as the machine goes. Records may be
+WFDB (name without extension), CSV, NPZ or EDF, or folders of them. Alerts go
+to standard output as a table, with --json as one body a line."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdover.runtime.errors import HoldoverError, UsageError
+
+if TYPE_CHECKING:
+    from holdover.apps.recording import Result
+    from holdover.runtime.detect.limits import Limits
+    from holdover.runtime.engine import Engine
+
+Tell = Callable[[int, float], None]
+"""Told of samples that were taken, and of what share of a record they are."""
+
+EPILOG = """\
+examples:
+  holdover replay 208 -o out --plot
+  holdover replay mitdb/ -o out -j 2
+  holdover replay ecg.csv --rate 250 --lead II -f 1:00:00 -t 1:05:00
+
+with -o OUT it writes for each record OUT/NAME.blm (beats and signal quality,
+WFDB), OUT/NAME.alm (alarms, WFDB notes), and for all OUT/alerts.jsonl."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `holdover replay`."""
+    parser.add_argument("records", nargs="+", metavar="RECORD", help="a recording, or a folder of them")
+    parser.add_argument("-o", "--output", metavar="OUT", help="folder for what is written")
+    parser.add_argument("-f", "--from", dest="start", metavar="TIME", help="begin here: [[hh:]mm:]ss, or s<sample>")
+    parser.add_argument("-t", "--to", dest="stop", metavar="TIME", help="end here")
+    parser.add_argument("--lead", help="by name (default: the model's, or the only one)")
+    parser.add_argument("--rate", type=float, metavar="HZ", help="of a CSV or NPZ that does not say")
+    parser.add_argument("--unit", help="of a CSV or NPZ that does not say (default: mV)")
+    parser.add_argument("--model", help="an ONNX file, or the name of a shipped model")
+    parser.add_argument("--config", metavar="FILE", help="take the limits of this configuration")
+    parser.add_argument("--stream", metavar="ID", help="name of the stream in the alerts (default: the record's)")
+    parser.add_argument("--speed", type=float, metavar="X", help="times real time (default: as fast as it goes)")
+    parser.add_argument(
+        "--plot", nargs="?", const="png", choices=("png", "html"), help="draw OUT/NAME.png or .html (default: png)"
+    )
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument("--allow-truncated", action="store_true", help="play what is there of a cut-off record")
+    parser.add_argument("--json", action="store_true", help="alert bodies on standard output, one a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay; 0, or the code of the first record that failed (the others are still done).
+
+    Raises
+    ------
+    HoldoverError
+        The options cannot be, or nothing could be replayed.
+    """
+    paths = _paths(args.records)
+    if args.plot and not args.output:
+        raise UsageError("--plot needs a folder for the picture: add -o OUT")
+    if args.jobs < 1 or (args.speed is not None and args.speed <= 0):
+        raise UsageError("--jobs is at least 1, and --speed above 0")
+    out = _folder(args.output)
+    began = time.monotonic()
+    results: dict[int, Result] = {}
+    failures: list[HoldoverError] = []
+    with _progress(len(paths)) as tell:
+        for i, outcome in _each(args, paths, tell):
+            if isinstance(outcome, HoldoverError):
+                failures.append(outcome)
+                print(f"holdover: {outcome}", file=sys.stderr)
+            else:
+                results[i] = outcome
+    ordered = [results[i] for i in sorted(results)]
+    if out is not None:
+        _write_alerts(out, ordered)
+    _report(args, ordered, out, time.monotonic() - began)
+    return failures[0].exit_code if failures else 0
+
+
+def _paths(records: Sequence[str]) -> list[Path]:
+    from holdover.devices.sources import records_in
+
+    paths: list[Path] = []
+    for record in records:
+        paths += records_in(record) if Path(record).is_dir() else [Path(record)]
+    stems = Counter(path.stem for path in paths)
+    if twice := [stem for stem, n in stems.items() if n > 1]:
+        raise UsageError(
+            f"two records are called {twice[0]}; what is written would overwrite itself: replay them apart"
+        )
+    return paths
+
+
+def _folder(output: str | None) -> Path | None:
+    if output is None:
+        return None
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from error
+    if not os.access(output, os.W_OK):
+        raise UsageError(f"cannot write into {output}: give another folder with -o")
+    return Path(output)
+
+
+def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Any]]:
+    """Each record's number and what became of it, in this process or in several."""
+    if args.jobs == 1 or len(paths) == 1:
+        engine, limits = _prepare(args)
+        for i, path in enumerate(paths):
+            yield i, _one(args, path, engine, limits, tell)
+        return
+    context = multiprocessing.get_context("spawn")
+    ticks: Any = context.Queue()
+    jobs = min(args.jobs, len(paths))
+    with ProcessPoolExecutor(jobs, context, _start_worker, (args, ticks)) as pool:
+        waiting: dict[Future[Any], int] = {pool.submit(_work, path): i for i, path in enumerate(paths)}
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
+                while not ticks.empty():
+                    tell(*ticks.get())
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
+
+
+_worker: list[Any] = []
+"""What a worker process was started with."""
+
+
+def _start_worker(args: argparse.Namespace, ticks: Any) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker[:] = [args, *_prepare(args), ticks]
+
+
+def _work(path: Path) -> Any:
+    args, engine, limits, ticks = _worker
+    return _one(args, path, engine, limits, lambda n, share: ticks.put((n, share)))
+
+
+def _prepare(args: argparse.Namespace) -> "tuple[Engine, Limits]":
+    from holdover.apps.config import read_config
+    from holdover.apps.shipped import find_model
+    from holdover.runtime.detect.limits import Limits
+    from holdover.runtime.engine import load
+
+    limits = read_config(args.config).limits if args.config else Limits()
+    return load(find_model(args.model)), limits
+
+
+def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits", tell: Tell) -> Any:
+    """Replay one record and write what is its own; a failure is a value, so that the others go on."""
+    from holdover.apps import recording
+
+    options = _options(args, path)
+    taken, share, told = 0, 0.0, time.monotonic()
+
+    def progress(n: int, part: float) -> None:
+        nonlocal taken, share, told
+        taken, share = taken + n, share + part
+        if time.monotonic() - told > 0.1:
+            tell(taken, share)
+            taken, share, told = 0, 0.0, time.monotonic()
+
+    try:
+        result = recording.play(
+            path, engine, lead=args.lead, limits=limits, options=options, speed=args.speed, progress=progress,
+            stream=args.stream,
+        )  # fmt: skip
+        if args.output:
+            _write_own(Path(args.output), result, args, engine, options)
+        tell(taken, share)
+        return result
+    except HoldoverError as error:
+        return error
+
+
+def _options(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    from holdover.devices.sources import kind_of
+
+    options = {"start": args.start, "stop": args.stop}
+    kind = kind_of(path)
+    if kind in ("csv", "npz"):
+        options |= {"rate_hz": args.rate, "unit": args.unit}
+    if kind in ("wfdb", "edf") and args.allow_truncated:
+        options["allow_truncated"] = True
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _write_own(
+    out: Path, result: "Result", args: argparse.Namespace, engine: "Engine", options: dict[str, Any]
+) -> None:
+    from holdover.apps import recording
+
+    name = result.path.stem
+    try:
+        recording.write_wfdb(out, name, result.annotations, "blm", result.rate_hz)
+        recording.write_wfdb(out, name, recording.alarm_marks(result.alerts), "alm", result.rate_hz)
+        if args.plot:
+            x = recording.read_signal(result.path, engine, args.lead, options)
+            plot(out / f"{name}.{args.plot}", result, x, engine)
+    except OSError as error:
+        raise UsageError(f"cannot write into {out}: {error.strerror}; nothing half-written was left") from error
+
+
+def plot(path: Path, result: "Result", x: Any, engine: "Engine") -> None:
+    """Draw a result over its signal, (samples,), in the model's unit."""
+    from holdover.apps.picture import draw
+
+    unit = engine.contract.signal.channels[0].unit
+    title = f"{result.stream} · {result.lead} · {engine.contract.name} {engine.contract.model_version}"
+    draw(path, x, result.rate_hz, result.annotations, spans(result), title, result.first / result.rate_hz, unit)
+
+
+def spans(result: "Result") -> list[Any]:
+    """The episodes of a result, from onset to end."""
+    from holdover.apps.picture import Span
+
+    found: dict[tuple[str, int], Span] = {}
+    for phase in (alert.phase for alert in result.alerts):
+        key = (phase.label, phase.onset)
+        if phase.phase == "start":
+            found[key] = Span(phase.label, phase.kind, phase.priority, phase.onset, None)
+        elif phase.phase == "end" and key in found:
+            start = found[key]
+            found[key] = Span(phase.label, phase.kind, start.priority, phase.onset, phase.end)
+    return list(found.values())
+
+
+def _write_alerts(out: Path, results: "list[Result]") -> None:
+    from holdover.runtime.watch import bodies
+
+    part = out / f"alerts.jsonl.part{os.getpid()}"
+    try:
+        part.write_bytes(b"".join(bodies(result.alerts) for result in results))
+        part.replace(out / "alerts.jsonl")
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {out / 'alerts.jsonl'}: {error.strerror}") from error
+
+
+def _report(args: argparse.Namespace, results: "list[Result]", out: Path | None, took_s: float) -> None:
+    for result in results:
+        for alert in result.alerts:
+            print(alert.body_json().decode() if args.json else _line(result, alert))
+    seconds = sum(result.seconds for result in results)
+    for result in results:
+        beats = Counter(a.symbol for a in result.annotations if a.is_beat)
+        starts = Counter(a.phase.label for a in result.alerts if a.phase.phase == "start")
+        shown = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in starts.most_common()) or "no alarms"
+        classes = " ".join(f"{symbol} {n}" for symbol, n in sorted(beats.items()))
+        print(f"{result.stream} ({result.lead}): {beats.total()} beats ({classes}); {shown}", file=sys.stderr)
+    if results:
+        rate = seconds / took_s
+        where = f"; written to {out}" if out else ""
+        print(f"{_clock(seconds)} of signal in {took_s:.1f} s, {rate:,.0f} times real time{where}", file=sys.stderr)
+
+
+def _line(result: "Result", alert: Any) -> str:
+    p = alert.phase
+    facts = {k: v for k, v in p.evidence.items() if not isinstance(v, list)}
+    text = json.dumps(facts)[1:-1].replace('"', "")
+    line = f"{_clock(p.at / result.rate_hz):>11} {result.stream:<8.8} {p.phase:<6} {p.priority:<6} {p.label}"
+    return f"{line}  {text}"[:79] if sys.stdout.isatty() else f"{line}  {text}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{s:04.1f}"
+
+
+@contextmanager
+def _progress(records: int) -> Iterator[Tell]:
+    """A bar on standard error where that is a terminal: records done, samples a second, time left."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    except ImportError:
+        yield lambda _n, _share: None
+        return
+    console = Console(stderr=True)
+    columns = (TextColumn("replay"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
+    began, taken = time.monotonic(), 0
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("replay", total=records, rate="")
+
+        def tell(samples: int, share: float) -> None:
+            nonlocal taken
+            taken += samples
+            rate = taken / max(time.monotonic() - began, 1e-3)
+            bar.update(task, advance=share, rate=f"{rate / 1e6:.2f} M samples/s, left")
+
+        yield tell
