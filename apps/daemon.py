@@ -94,7 +94,7 @@ class Daemon:
         self._unacknowledged: list[int] = []
 
     def _open_posts(self) -> "list[Post]":
-        from holdover.apps.post import Inlet, Post
+        from holdover.apps.post import Post
 
         posts: list[Post] = []
         try:

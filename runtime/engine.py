@@ -90,6 +90,12 @@ class PlainLane:
 
     def push(self, x: Array) -> Outputs:
         """See `Lane.push`."""
+        c = self._engine.contract
+        block = len(x) if c.bitwise else c.grid
+        parts = [self._step(x[start : start + block]) for start in range(0, len(x), block)]
+        return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+    def _step(self, x: Array) -> Outputs:
         outputs, self._state = self._engine.step(x[np.newaxis], self._state)
         return {name: value[0] for name, value in outputs.items()}
 

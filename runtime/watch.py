@@ -180,6 +180,8 @@ def _detectors(engine: Engine, rate_hz: float, limits: Limits) -> tuple[Beats | 
                 raise ContractError(f"the contract names a detector {kind!r}; there are beats, {', '.join(RULES)}")
         except TypeError as error:
             raise ContractError(f"the contract's detector {kind!r} has options that do not fit: {error}") from error
+    if rules and beats is None:
+        raise ContractError(f"the contract's detectors {', '.join(rules)} judge beats, and none is named that finds them")
     return beats, rules
 
 

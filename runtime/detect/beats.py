@@ -37,6 +37,8 @@ class Beats:
             raise ContractError("the detector 'beats' needs an output of meaning event_logit, which this model lacks")
         self._event, self._class = event, contract.by_meaning("class_logits")
         self._offset = contract.by_meaning("offset")
+        _check_options(threshold, refractory_s)
+        _check_offset(event, self._offset)
         self._labels = self._class.labels if self._class else ("N",)
         self.threshold = threshold
         self._rate_hz = contract.signal.rate_hz
@@ -140,6 +142,23 @@ class Beats:
 
 
 _CARRIED = ("_p", "_moved", "_share", "_done", "_share_at", "_until")
+
+
+def _check_options(threshold: float, refractory_s: float) -> None:
+    for name, value, most in (("threshold", threshold, 3), ("refractory_s", refractory_s, 10)):
+        if not isinstance(value, int | float) or not 0 < value <= most:
+            raise ContractError(f"the detector 'beats' has {name} {value!r}, expected a number above 0, at most {most}")
+
+
+def _check_offset(event: OutputSpec, offset: OutputSpec | None) -> None:
+    if offset is None:
+        return
+    for name in ("samples_per_frame", "first_at", "delay"):
+        if getattr(offset, name) != getattr(event, name):
+            raise ContractError(
+                f"outputs {event.name} and {offset.name} have {name} {getattr(event, name)} and "
+                f"{getattr(offset, name)}; the detector 'beats' needs them equal"
+            )
 
 
 def _frames_between(event: OutputSpec, classes: OutputSpec | None) -> int:

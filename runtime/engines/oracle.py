@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -101,10 +102,13 @@ class OracleEngine:
             raise ModelError(f"{where} is not an ONNX file ({error})") from error
         texts = [p.value for p in model.metadata_props if p.key == KEY]
         if not texts:
-            raise ContractError(f"{where} carries no contract (metadata key {KEY!r})")
+            raise ContractError(f"{where} carries no contract (metadata key {KEY!r}); export it with its contract")
         self.contract = Contract.parse(texts[0])
-        self._run = ReferenceEvaluator(model, new_ops=[LSTM, GRU, RNN])
         self._names = [o.name for o in model.graph.output]
+        self.contract.check_graph([i.name for i in model.graph.input], self._names)
+        if elsewhere := sorted(t.name for t in model.graph.initializer if uses_external_data(t)):
+            raise ModelError(f"{where} keeps weights in another file ({elsewhere[0]}); save it with its weights inside")
+        self._run = ReferenceEvaluator(model, new_ops=[LSTM, GRU, RNN])
 
     def step(self, x: Array, state: State) -> tuple[Outputs, State]:
         """See `Engine.step`."""

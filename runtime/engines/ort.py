@@ -37,7 +37,14 @@ class OrtEngine:
         c = self.contract
         feeds = {c.signal.input: np.ascontiguousarray(x, np.float32)}
         feeds |= {s.input: state[s.name] for s in c.states}
-        values = dict(zip(self._names, self.session.run(self._names, feeds), strict=True))
+        try:
+            values = dict(zip(self._names, self.session.run(self._names, feeds), strict=True))
+        except Exception as error:  # as in `_session`
+            shapes = {name: value.shape for name, value in feeds.items()}
+            raise ModelError(
+                f"the graph does not take what its contract says ({' '.join(str(error).split())[:300]}); "
+                f"it was given {shapes}: export the model again"
+            ) from error
         return {o.name: values[o.name] for o in c.outputs}, {s.name: values[s.output] for s in c.states}
 
     def lane(self) -> Lane:
