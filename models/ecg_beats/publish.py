@@ -85,7 +85,7 @@ def _document(states: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
         "states": list(states),
         "outputs": outputs,
         "front_end": [{"kind": "resample", "to_hz": float(MODEL_HZ)}],
-        "detectors": [beats, {"kind": "ventricular"}, {"kind": "rate"}, {"kind": "asystole"}],
+        "detectors": [beats, {"kind": "ventricular"}, {"kind": "frequent"}, {"kind": "rate"}, {"kind": "asystole"}],
         "quantization": None,
         "verification": {},
         "provenance": provenance,
