@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from holdover import __version__
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(COMMANDS[argv[0]][0])
     parser = argparse.ArgumentParser(
         prog=f"holdover {argv[0]}",
-        description=module.__doc__.split("\n\n")[0] if module.__doc__ else None,
+        description="\n".join(textwrap.wrap(module.__doc__.split("\n\n")[0], 79)) if module.__doc__ else None,
         epilog=getattr(module, "EPILOG", None),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

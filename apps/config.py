@@ -26,7 +26,7 @@ example of a configuration:
   tachycardia_bpm = 130
   [[streams]]
   id = "bed-3"
-  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II", unit = "mV" }"""
+  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II" }"""
 
 
 def _node() -> str:
@@ -93,7 +93,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert({**msgspec.to_builtins(self.limits), **stream.limits}, Limits)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"limits of stream {stream.id}: {error}") from error
+            raise ConfigError(f"limits of stream {stream.id}: {_plain(str(error))}") from error
 
 
 def read_config(path: str | Path) -> Config:
@@ -119,22 +119,26 @@ def read_config(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_plain(str(error))}") from error
-    _check_values(config, path)
+    try:
+        _check_values(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not Path(config.ledger.path).is_absolute():
         config.ledger.path = str(path.parent / config.ledger.path)
     return config
 
 
-def _check_values(config: Config, path: Path) -> None:
+def _check_values(config: Config) -> None:
     check_name("node", config.node)
     config.mqtt.check()
     ids = [stream.id for stream in config.streams]
-    for stream in config.streams:
+    for i, stream in enumerate(config.streams):
         check_name("the id of a stream", stream.id)
         if ids.count(stream.id) > 1:
-            raise ConfigError(f"{path}: two streams have the id {stream.id!r}; each needs its own")
+            raise ConfigError(f"two streams have the id {stream.id!r}; each needs its own")
         if "kind" not in stream.source:
-            raise ConfigError(f'{path}: the source of stream {stream.id} has no kind; expected e.g. kind = "tcp"')
+            raise ConfigError(f'the source of stream {stream.id} has no kind; expected e.g. kind = "tcp"')
+        _check_keys(stream.limits, Limits, f"streams[{i}].limits.")
         config.limits_of(stream)
 
 

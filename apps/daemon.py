@@ -129,6 +129,7 @@ class Daemon:
         notify("READY=1")
         try:
             self._loop(inlet)
+            self._take_rest(inlet)
         finally:
             notify("STOPPING=1")
             inlet.closed.set()
@@ -158,6 +159,16 @@ class Daemon:
                 if self._drained() or now > drain:
                     return
 
+    def _take_rest(self, inlet: "Inlet") -> None:
+        """Take what live sources had given before the end; a file is read again from its checkpoint."""
+        from holdover.runtime.chunk import Chunk
+
+        inlet.closed.set()
+        while (got := inlet.get(0.0)) is not None:
+            post, item = got
+            if post.is_live and isinstance(item, Chunk):
+                post.take(item)
+
     def _deliver(self) -> None:
         """Publish what the ledger holds, and mark what the broker has taken."""
         from holdover.runtime.ledger import LedgerFull
@@ -170,7 +181,9 @@ class Daemon:
         except LedgerFull:
             log.debug("the ledger is full; acknowledgements wait")
         if self._sink.connected:
-            self._sink.send(self._ledger.unsent(limit=self._sink.window))
+            there = set(self._unacknowledged)
+            rows = self._ledger.unsent(limit=self._sink.window + len(there))
+            self._sink.send([row for row in rows if row.id not in there])
         for post in self._posts:
             if self._signals.get(post.id) != post.signal:
                 self._signals[post.id] = post.signal

@@ -195,7 +195,7 @@ def _wait(done: Any, process: "subprocess.Popen[bytes]", log: Path, limit_s: flo
     end = time.monotonic() + limit_s
     while not done():
         if process.poll() is not None or time.monotonic() > end:
-            raise HoldoverError(f"{' '.join(process.args[2:4])} did not do its part; its last words: {_tail(log)}")  # type: ignore[index]
+            raise HoldoverError(f"holdover {log.stem} did not do its part; its last words: {_tail(log)}")
         time.sleep(0.05)
 
 

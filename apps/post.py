@@ -23,6 +23,9 @@ from holdover.runtime.watch import Step, Watch, model_id
 
 log = logging.getLogger("holdover.daemon")
 
+RETRY_S = 5.0
+"""How long after a full disk saving is tried again, and the least time between two complaints of it."""
+
 Item = Chunk | BaseException | None
 """What a reader thread hands over: a chunk, the error that ended it, or None at the end of the input."""
 
@@ -50,6 +53,7 @@ class Post:
         self._unsaved: list[tuple[Alert, float | None]] = []
         self._saved_at = self._synced_at = time.monotonic()
         self._retry_at = 0.0
+        self._told_at = -math.inf
         self._thread: threading.Thread | None = None
         self.ended = False
         self.failed: HoldoverError | None = None
@@ -201,6 +205,7 @@ class Post:
                 self._journal.sync()
             self._ledger.commit(self.id, checkpoint, self._unsaved, resumed=resumed)
         except (LedgerFull, JournalError) as error:
+            self._retry_at = time.monotonic() + RETRY_S
             self._complain(error)
             return
         self._unsaved = []
@@ -209,10 +214,11 @@ class Post:
             self._journal.keep_from = self._at
 
     def _complain(self, error: LedgerError) -> None:
-        """Nothing is lost: what could not be saved is kept and tried again in 5 s."""
-        if time.monotonic() >= self._retry_at:
+        """Say it, once in `RETRY_S`; what could not be saved is kept, and tried again after that time."""
+        now = time.monotonic()
+        if now - self._told_at >= RETRY_S:
+            self._told_at = now
             log.error("%s; %d alert(s) of %s wait in memory", error, len(self._unsaved), self.id)
-        self._retry_at = time.monotonic() + 5
 
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from now on."""
@@ -233,7 +239,6 @@ class Post:
     def close(self) -> None:
         """Stop reading, save the memory, let go of the journal."""
         self.feed.source.close()
-        self._retry_at = 0.0
         self._save()
         if self._journal:
             try:

@@ -1,7 +1,8 @@
 """One recording through one watch: the work of a replay, in any process."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +110,34 @@ def write_wfdb(folder: Path, record: str, annotations: Sequence[Annotation], ext
     """Write annotations as a WFDB annotation file, whole or not at all; returns its path."""
     import wfdb
 
-    path, part = folder / f"{record}.{extension}", f"{record}-part{os.getpid()}"
-    if not annotations:
-        path.write_bytes(b"\0\0")
-        return path
-    wfdb.wrann(
-        part, extension, np.array([a.at for a in annotations]), symbol=[a.symbol for a in annotations],
-        subtype=np.array([a.subtype for a in annotations]), aux_note=[a.aux for a in annotations],
-        fs=rate_hz, write_dir=str(folder),
-    )  # fmt: skip
-    os.replace(folder / f"{part}.{extension}", path)
+    path = folder / f"{record}.{extension}"
+    with whole(path) as part:
+        if annotations:
+            wfdb.wrann(
+                part.stem, extension, np.array([a.at for a in annotations]), symbol=[a.symbol for a in annotations],
+                subtype=np.array([a.subtype for a in annotations]), aux_note=[a.aux for a in annotations],
+                fs=rate_hz, write_dir=str(folder),
+            )  # fmt: skip
+        else:
+            part.write_bytes(b"\0\0")
     return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that is to be there whole or not at all: beside it, in a name of this process."""
+    part = path.with_name(f"part{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, pid: int) -> None:
+    """Remove what a process that was ended had half written."""
+    for part in folder.glob(f"part{pid}.*"):
+        part.unlink(missing_ok=True)
 
 
 def alarm_marks(alerts: Sequence[Alert]) -> list[Annotation]:

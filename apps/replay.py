@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,9 @@ def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[t
         for i, path in enumerate(paths):
             yield i, _one(args, path, engine, limits, tell)
         return
+    from holdover.apps.recording import sweep
+
+    _prepare(args)  # what is wrong with the options is said here, once
     context = multiprocessing.get_context("spawn")
     ticks: Any = context.Queue()
     jobs = min(args.jobs, len(paths))
@@ -134,9 +138,16 @@ def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[t
                     tell(*ticks.get())
                 for future in done:
                     yield waiting.pop(future), future.result()
-        except BaseException:
+        except BaseException as error:
             for process in list(pool._processes.values()):
                 process.terminate()
+                process.join()
+                if args.output and process.pid:
+                    sweep(Path(args.output), process.pid)
+            if isinstance(error, BrokenProcessPool):
+                raise HoldoverError(
+                    "a process of the replay was killed, for lack of memory perhaps: try -j 1"
+                ) from error
             raise
 
 
@@ -224,10 +235,12 @@ def _write_own(
 def plot(path: Path, result: "Result", x: Any, engine: "Engine") -> None:
     """Draw a result over its signal, (samples,), in the model's unit."""
     from holdover.apps.picture import draw
+    from holdover.apps.recording import whole
 
     unit = engine.contract.signal.channels[0].unit
     title = f"{result.stream} · {result.lead} · {engine.contract.name} {engine.contract.model_version}"
-    draw(path, x, result.rate_hz, result.annotations, spans(result), title, result.first / result.rate_hz, unit)
+    with whole(path) as part:
+        draw(part, x, result.rate_hz, result.annotations, spans(result), title, result.first / result.rate_hz, unit)
 
 
 def spans(result: "Result") -> list[Any]:
@@ -246,14 +259,13 @@ def spans(result: "Result") -> list[Any]:
 
 
 def _write_alerts(out: Path, results: "list[Result]") -> None:
+    from holdover.apps.recording import whole
     from holdover.runtime.watch import bodies
 
-    part = out / f"alerts.jsonl.part{os.getpid()}"
     try:
-        part.write_bytes(b"".join(bodies(result.alerts) for result in results))
-        part.replace(out / "alerts.jsonl")
+        with whole(out / "alerts.jsonl") as part:
+            part.write_bytes(b"".join(bodies(result.alerts) for result in results))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UsageError(f"cannot write {out / 'alerts.jsonl'}: {error.strerror}") from error
 
 

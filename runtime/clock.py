@@ -59,7 +59,7 @@ class SampleClock:
         if target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz):
             self.epoch = t - self.next / self.rate_hz
             return self.next, "clock_jump"
-        return round(target), ""
+        return max(round(target), 0), ""
 
 
 class Holdover:

@@ -8,6 +8,7 @@ first unusable sample to the return of detection, is one technical alarm.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -108,7 +109,7 @@ class Quality:
         codes = self._codes(chunk)
         edges = np.flatnonzero(np.diff(codes)) + 1
         bounds = [0, *edges.tolist(), len(codes)] if len(codes) else []
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             if codes[start]:
                 yield from self._unusable(stop - start, int(codes[start]))
             else:

@@ -66,11 +66,11 @@ class Resampler:
         # einsum sums each row in the same order whatever the number of rows, which matmul does not
         if self.up == 1:
             windows = _windows(held[self._start(self._out) :], n, self._width, self.down)
-            return np.einsum("nck,k->nc", np.ascontiguousarray(windows), self._table[0])
+            return np.asarray(np.einsum("nck,k->nc", np.ascontiguousarray(windows), self._table[0]))
         m = np.arange(self._out, self._out + n) * self.down
         windows = _windows(held, len(held) - self._width + 1, self._width)
         picked = windows[m // self.up - (self.delay + self._kept_at)]
-        return np.einsum("nck,nk->nc", np.ascontiguousarray(picked), self._table[m % self.up])
+        return np.asarray(np.einsum("nck,nk->nc", np.ascontiguousarray(picked), self._table[m % self.up]))
 
     def snapshot(self) -> Memory:
         """What is carried."""

@@ -181,7 +181,9 @@ def _detectors(engine: Engine, rate_hz: float, limits: Limits) -> tuple[Beats | 
         except TypeError as error:
             raise ContractError(f"the contract's detector {kind!r} has options that do not fit: {error}") from error
     if rules and beats is None:
-        raise ContractError(f"the contract's detectors {', '.join(rules)} judge beats, and none is named that finds them")
+        raise ContractError(
+            f"the contract's detectors {', '.join(rules)} judge beats, and none is named that finds them"
+        )
     return beats, rules
 
 

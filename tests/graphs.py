@@ -76,7 +76,7 @@ def recurrent(kind: str, hidden: int = 5, channels: int = 2, seed: int = 0) -> o
     states = [state("h", [1, "batch", hidden])] + ([state("c", [1, "batch", hidden])] if kind == "lstm" else [])
     nodes, constants = layer(kind, "by_time", hidden, channels, seed)
     nodes = [helper.make_node("Transpose", ["x"], ["by_time"], perm=[1, 0, 2]), *nodes]
-    cut = {"grid": 4, "chunk_invariant": "grid"} if kind == "rnn" else {}
+    cut: dict[str, Any] = {"grid": 4, "chunk_invariant": "grid"} if kind == "rnn" else {}
     return graph(nodes, constants, document(states, channels=channels, **cut), hidden)
 
 
@@ -106,7 +106,7 @@ def fifo(length: int = 6, hop: int = 1) -> onnx.ModelProto:
     """y is 2 x, `length` samples late: a queue that grows from nothing, sample by sample, to `length`."""
     states = [state("fifo", ["batch", 0, 1], ["batch", length, 1], length)]
     nodes = [*_queue(), helper.make_node("Mul", ["ready", "two"], ["y"])]
-    constants = {**_queue_ends(length), "two": np.float32(2)}
+    constants = {**_queue_ends(length), "two": np.array(2, np.float32)}
     return graph(nodes, constants, document(states, hop=hop, delay=length), 1)
 
 

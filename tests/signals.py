@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from holdover.runtime.watch import Watch, model_id
 
 MODEL = Path(__file__).parent.parent / "models" / "ecg_beats" / "model.onnx"
 RATE_HZ = 360.0
-ALL_RULES = ({"kind": "ventricular"}, {"kind": "frequent"}, {"kind": "rate"}, {"kind": "asystole"})
+ALL_RULES = ({"kind": "beats"}, {"kind": "ventricular"}, {"kind": "frequent"}, {"kind": "rate"}, {"kind": "asystole"})
 TIGHT = Limits(
     tachycardia_bpm=105, bradycardia_bpm=85, rate_hysteresis_bpm=2, asystole_s=2, vt_beats=3, vt_bpm=60, pvc_per_min=3
 )
@@ -54,15 +54,9 @@ def new_engine(**changes: Any) -> Engine:
 
 
 @cache
-def engine(**changes: Any) -> Engine:
-    """The shipped model, loaded once."""
-    return new_engine(**changes)
-
-
-@cache
 def full_engine() -> Engine:
     """The shipped model, with all rules named in its contract."""
-    return new_engine(detectors=[{"kind": "beats"}, *ALL_RULES])
+    return new_engine(detectors=list(ALL_RULES))
 
 
 def a_watch(limits: Limits | None = None, engine: Engine | None = None, rate_hz: float = RATE_HZ) -> Watch:
@@ -165,7 +159,7 @@ def _chunks(
 ) -> Iterator[Chunk]:
     edges = {0, len(x), *(t.at for t in events), *(np.flatnonzero(np.diff(there)) + 1).tolist()}
     bounds = sorted(edges)
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         faults = [t for t in events if t.at == start]
         for t in faults:
             if t.kind in ("repeat", "go_back"):

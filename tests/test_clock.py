@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.graphs import signal
 
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.clock import CLOCK_JUMP_S, Holdover, SampleClock
+from tests.graphs import signal
 
 T0 = 1_700_000_000.0
 Run = tuple[list[int], int, str]
@@ -67,6 +67,12 @@ def test_stamps_that_go_back_get_the_places_that_were_there_before() -> None:
     assert clock.next == 8
 
 
+def test_samples_gone_over_again_one_by_one_do_not_catch_on_the_newest() -> None:
+    t = stamps(*range(20), *range(14, 24), rate_hz=100.0)  # jitter of two samples is absorbed at this rate
+    clock = SampleClock(100.0)
+    assert [at for stamp in t for at in places(clock, np.array([stamp]))] == [*range(20), *range(14, 24)]
+
+
 def test_a_clock_that_is_set_back_an_hour_counts_on_and_says_so() -> None:
     clock = SampleClock(10.0)
     t = np.concatenate([stamps(*range(50)), stamps(*range(50, 60)) - 3600])
@@ -100,8 +106,9 @@ steps = st.one_of(
 )
 def test_how_stamps_arrive_never_changes_their_places(rate_hz: float, moves: list[float], cuts: list[int]) -> None:
     t = T0 + np.cumsum(moves) / rate_hz
-    whole, cut = SampleClock(rate_hz), SampleClock(rate_hz)
+    whole, cut, single = SampleClock(rate_hz), SampleClock(rate_hz), SampleClock(rate_hz)
     wanted = placed(whole, t)
+    assert [p for part in np.split(t, len(t)) for p in placed(single, part)] == wanted
     assert [p for part in np.split(t, cuts) for p in placed(cut, part)] == wanted
     assert (cut.next, cut.epoch) == (whole.next, whole.epoch)
     assert all(at >= 0 for at, _ in wanted)

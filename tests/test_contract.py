@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests import graphs
 
 from holdover.export import contract_io
 from holdover.runtime.contract import Contract
 from holdover.runtime.engines.ort import OrtEngine
 from holdover.runtime.errors import ContractError, HoldoverError, ModelError
+from tests import graphs
 
 OPTIONAL = {"delay", "dtype", "init", "steady_after"}
 
@@ -90,7 +90,7 @@ def test_a_version_that_is_unknown_is_refused(version: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "not json", '{"version": 1,}', '{"version": NaN}', "\x00"])
 def test_what_is_not_json_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(ContractError, match="is not JSON .*; export the model again"):
+    with pytest.raises(ContractError, match=r"is not JSON .*; export the model again"):
         Contract.parse(text)
 
 

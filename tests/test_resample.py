@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
-from tests.graphs import signal
 
 from holdover.runtime.errors import UsageError
 from holdover.runtime.resample import Array, Resampler
 from holdover.runtime.snapshot import pack, unpack
+from tests.graphs import signal
 
 RATES_HZ = (100, 128, 130, 200, 250, 257, 360, 500, 512, 1000)
 RATIOS = [(a, 120) for a in (*RATES_HZ, 120)] + [(120, 360), (250, 100), (100, 1000), (62.5, 100), (360, 128)]

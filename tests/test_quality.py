@@ -1,0 +1,298 @@
+"""What of a signal can be used, in samples: bridged, lost, back, and what is said of it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from holdover.runtime.alert import Phase
+from holdover.runtime.annotation import Annotation
+from holdover.runtime.chunk import Chunk
+from holdover.runtime.detect.limits import Limits
+from holdover.runtime.quality import Lost, Piece, Quality, Usable
+from holdover.runtime.snapshot import pack, unpack
+from tests.signals import Trouble, cut, disturb
+
+HZ = 100  # 200 ms are 20 samples, 1.5 s are 150
+SETTLE = 300
+
+
+def wave(n: int, channels: int = 1) -> NDArray[np.float32]:
+    """A signal that never stays constant, (n, channels)."""
+    t = np.arange(n)[:, np.newaxis] + 7 * np.arange(channels)
+    return np.sin(t / 5).astype(np.float32)
+
+
+def a_quality(limits: Limits | None = None, rate_hz: float = HZ) -> Quality:
+    return Quality(rate_hz, limits or Limits(), SETTLE)
+
+
+def pieces(quality: Quality, chunks: Iterable[Chunk], finish: bool = True) -> list[Piece]:
+    found = [piece for chunk in chunks for piece in quality.push(chunk)]
+    return found + (list(quality.finish()) if finish else [])
+
+
+def joined(found: Iterable[Piece]) -> list[object]:
+    """Pieces as plain values, usable samples that follow one another joined to one."""
+    out: list[object] = []
+    for piece in found:
+        if not isinstance(piece, Usable):
+            out.append(piece)
+        elif out and isinstance(out[-1], tuple) and out[-1][0] + len(out[-1][1]) // 4 == piece.chunk.at:
+            out[-1] = (out[-1][0], out[-1][1] + piece.chunk.x.tobytes())
+        else:
+            out.append((piece.chunk.at, piece.chunk.x.tobytes()))
+    return out
+
+
+def phases(found: Iterable[Piece]) -> list[tuple[str, str, int, int]]:
+    return [(p.label, p.phase, p.onset, p.at) for p in found if isinstance(p, Phase)]
+
+
+def marks(found: Iterable[Piece]) -> list[tuple[int, str, int, str]]:
+    return [(a.at, a.symbol, a.subtype, a.aux) for a in found if isinstance(a, Annotation)]
+
+
+def fed(found: Iterable[Piece]) -> list[tuple[int, int]]:
+    """Stretches of usable samples."""
+    return [(p.chunk.at, p.chunk.end) for p in found if isinstance(p, Usable)]
+
+
+@pytest.mark.parametrize("n", [1, 7, 20])
+@pytest.mark.parametrize("kind", ["hole", "nan", "inf", "rail", "lead_off"])
+def test_up_to_200_ms_are_bridged_by_a_straight_line_and_noted(kind: str, n: int) -> None:
+    x = wave(300)
+    found = pieces(a_quality(), disturb(x, [Trouble(kind, 100, n)]))
+    assert marks(found) == [(100, '"', 0, f"bridged {n}")]
+    assert phases(found) == []
+    assert fed(found) == [(0, 100), (100, 300)]
+    last = next(p.chunk.x for p in reversed(found) if isinstance(p, Usable))
+    line = np.linspace(x[99, 0], x[100 + n, 0], n + 2)[1:-1]
+    np.testing.assert_allclose(last[:n, 0], line, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(last[n:], x[100 + n :])
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("hole", "signal_missing"), ("nan", "signal_missing"), ("inf", "signal_missing"), ("rail", "signal_saturated"),
+     ("lead_off", "lead_off")],
+)  # fmt: skip
+def test_one_sample_more_is_a_loss_with_an_alarm_until_detection_is_back(kind: str, label: str) -> None:
+    found = pieces(a_quality(), disturb(wave(800), [Trouble(kind, 100, 21)]))
+    assert [p for p in found if isinstance(p, Lost)] == [Lost(100, 120)]
+    assert marks(found) == [(100, "~", -1, label), (121, "~", 0, "")]
+    assert phases(found) == [
+        (label, "start", 100, 120),
+        (label, "update", 100, 121),
+        (label, "end", 100, 121 + SETTLE),
+    ]
+    assert fed(found) == [(0, 100), (121, 800)]
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 0.5, 0.2])
+def test_a_slow_signal_has_one_sample_bridged(rate_hz: float) -> None:
+    one = pieces(a_quality(rate_hz=rate_hz), disturb(wave(50), [Trouble("nan", 10, 1)]))
+    assert marks(one) == [(10, '"', 0, "bridged 1")]
+    two = pieces(a_quality(rate_hz=rate_hz), disturb(wave(50), [Trouble("nan", 10, 2)]))
+    assert [p for p in two if isinstance(p, Lost)] == [Lost(10, 11)]
+    assert phases(two)[0] == ("signal_missing", "start", 10, 11)
+
+
+def test_holes_that_meet_are_one() -> None:
+    troubles = [Trouble("nan", 100, 10), Trouble("hole", 110, 9), Trouble("lead_off", 119, 2)]
+    found = pieces(a_quality(), disturb(wave(300), troubles))
+    assert phases(found)[0] == ("lead_off", "start", 100, 120)
+    assert [p for p in found if isinstance(p, Lost)] == [Lost(100, 120)]
+
+
+def test_a_second_loss_before_detection_is_back_is_the_same_alarm() -> None:
+    found = pieces(a_quality(), disturb(wave(1000), [Trouble("nan", 100, 50), Trouble("rail", 200, 50)]))
+    assert phases(found) == [
+        ("signal_missing", "start", 100, 120),
+        ("signal_missing", "update", 100, 150),
+        ("signal_missing", "update", 100, 250),
+        ("signal_missing", "end", 100, 250 + SETTLE),
+    ]
+    assert len([p for p in found if isinstance(p, Lost)]) == 2
+
+
+@pytest.mark.parametrize("level", [0.0, 1.25, -20.5])
+def test_a_constant_value_is_a_flat_line_from_its_150th_sample_on(level: float) -> None:
+    x = np.concatenate([wave(100), np.full((400, 1), level, np.float32), wave(500)])
+    found = pieces(a_quality(Limits(rail=0)), [Chunk(0, x)])
+    assert marks(found)[0] == (249, "~", -1, "signal_flat")
+    assert phases(found)[0] == ("signal_flat", "start", 249, 269)
+    assert fed(found)[0] == (0, 249)
+
+
+def test_a_value_that_stays_for_less_than_a_second_and_a_half_is_used() -> None:
+    x = np.concatenate([wave(100), np.full((149, 1), 3.0, np.float32), wave(100)])
+    assert joined(pieces(a_quality(), [Chunk(0, x)])) == [(0, x.tobytes())]
+
+
+def test_a_flat_channel_is_enough_and_two_that_pause_in_turn_are_not_flat() -> None:
+    x = wave(600, channels=2)
+    x[100:, 1] = 0.5
+    assert phases(pieces(a_quality(), [Chunk(0, x)]))[0] == ("signal_flat", "start", 249, 269)
+    turns = np.stack([np.arange(600) // 2, (np.arange(600) + 1) // 2], axis=1).astype(np.float32)
+    assert fed(pieces(a_quality(Limits(rail=0)), [Chunk(0, turns)])) == [(0, 600)]
+
+
+@pytest.mark.parametrize("rate_hz", [0.2, 0.4, 0.5, 0.9])
+def test_where_a_flat_line_would_be_less_than_two_samples_none_is_looked_for(rate_hz: float) -> None:
+    quality = a_quality(rate_hz=rate_hz)
+    assert quality.flat == 0
+    assert fed(pieces(quality, [Chunk(0, np.ones((50, 1), np.float32))])) == [(0, 50)]
+
+
+@pytest.mark.parametrize("kind", ["hole", "nan"])
+def test_missing_samples_do_not_hide_a_flat_line(kind: str) -> None:
+    x = np.full((1000, 1), 0.7, np.float32)
+    found = pieces(a_quality(), disturb(x, [Trouble(kind, at, 15) for at in range(50, 1000, 100)]))
+    label, phase, onset, at = phases(found)[0]
+    assert (label, phase) == ("signal_flat", "start")
+    assert at == onset + 20
+    assert at <= 2 * HZ
+    assert len(phases(found)) == 2
+
+
+def test_limits_of_zero_switch_flat_line_and_rail_off() -> None:
+    x = np.full((1000, 1), 99.0, np.float32)
+    assert fed(pieces(a_quality(Limits(flat_s=0, rail=0)), [Chunk(0, x)])) == [(0, 1000)]
+
+
+def test_other_limits_hold_from_where_they_are_set() -> None:
+    quality = a_quality()
+    x = wave(2000)
+    pieces(quality, [Chunk(0, x[:100])], finish=False)
+    quality.limits = Limits(bridge_s=0.5, flat_s=0.4)
+    assert (quality.bridge, quality.flat) == (50, 40)
+    found = pieces(quality, [Chunk(150, x[150:300])], finish=False)
+    assert marks(found) == [(100, '"', 0, "bridged 50")]
+    found = pieces(quality, [Chunk(300, np.full((200, 1), 5.0, np.float32))], finish=False)
+    assert phases(found) == [("signal_flat", "start", 339, 389)]
+
+
+def test_dead_from_the_start_is_an_alarm_and_no_loss() -> None:
+    found = pieces(a_quality(), [Chunk(40, np.full((100, 1), np.nan, np.float32)), Chunk(140, wave(400))])
+    assert [p for p in found if isinstance(p, Lost)] == []
+    assert phases(found) == [
+        ("signal_missing", "start", 40, 60),
+        ("signal_missing", "update", 40, 140),
+        ("signal_missing", "end", 40, 140 + SETTLE),
+    ]
+    assert fed(found) == [(140, 540)]
+
+
+def test_a_hole_of_any_length_is_one_step() -> None:
+    quality = a_quality()
+    found = pieces(quality, [Chunk(0, wave(100)), Chunk(10**12, wave(400))], finish=False)
+    assert phases(found)[0] == ("signal_missing", "start", 100, 120)
+    assert fed(found) == [(0, 100), (10**12, 10**12 + 400)]
+    assert quality.until == 10**12 + 400
+
+
+def test_repeated_samples_are_dropped_and_the_alarm_ends_ten_seconds_after_the_last() -> None:
+    x = wave(3000)
+    chunks = [Chunk(0, x[:500]), Chunk(300, x[300:600]), Chunk(600, x[600:900]), Chunk(0, x[:10]), Chunk(900, x[900:])]
+    found = pieces(a_quality(), chunks)
+    assert joined(p for p in found if isinstance(p, Usable)) == [(0, x.tobytes())]
+    assert phases(found) == [
+        ("timestamps_backward", "start", 500, 500),
+        ("timestamps_backward", "end", 500, 1900),
+    ]
+    (end,) = [p for p in found if isinstance(p, Phase) and p.phase == "end"]
+    assert (end.end, end.evidence) == (900, {"dropped_samples": 210})
+
+
+def test_what_is_open_ends_with_the_input() -> None:
+    found = pieces(a_quality(), [Chunk(0, wave(500)), Chunk(100, wave(10)), Chunk(600, wave(5))])
+    ends = [(p.label, p.at, p.end_reason) for p in found if isinstance(p, Phase) and p.phase == "end"]
+    assert ends == [("signal_missing", 605, "input_ended"), ("timestamps_backward", 605, "input_ended")]
+
+
+def test_a_fault_stands_at_the_sample_before_which_it_was_found() -> None:
+    chunks = [Chunk(0, wave(100)), Chunk(160, wave(400), fault="clock_jump")]
+    early = [Chunk(0, wave(100)), Chunk(160, wave(0)), Chunk(160, wave(400), fault="clock_jump")]
+    found = pieces(a_quality(), chunks)
+    assert ("clock_jump", "start", 160, 160) in phases(found)
+    assert ("clock_jump", "end", 160, 160) in phases(found)
+    assert joined(found) == joined(pieces(a_quality(), early))
+
+
+def test_what_falls_on_one_sample_keeps_its_order_however_it_arrives() -> None:
+    # time stamps have been in order for ten seconds at the very sample at which the signal is back
+    x = wave(3000)
+    chunks = [Chunk(0, x[:500]), Chunk(400, x[400:500]), Chunk(1500, x[1500:])]
+    found = pieces(a_quality(), chunks)
+    assert ("timestamps_backward", "end", 500, 1500) in phases(found)
+    assert ("signal_missing", "update", 500, 1500) in phases(found)
+    early = [*chunks[:2], Chunk(1500, x[:0]), chunks[2]]
+    assert in_order(found) == in_order(pieces(a_quality(), early))
+
+
+@st.composite
+def troubled(draw: st.DrawFn) -> list[Chunk]:
+    kinds = st.sampled_from(["hole", "nan", "inf", "rail", "flat", "lead_off", "repeat", "go_back", "clock_jump"])
+    trouble = st.builds(Trouble, kinds, st.integers(0, 2999), st.one_of(st.integers(1, 40), st.integers(1, 1200)))
+    return disturb(wave(3000), draw(st.lists(trouble, max_size=8)), draw(st.sampled_from([0, 10**9])))
+
+
+SIZES = st.lists(st.integers(1, 400), min_size=1, max_size=8)
+EMPTY = st.lists(st.booleans(), min_size=1, max_size=5)
+
+
+def in_order(found: Iterable[Piece]) -> list[object]:
+    """What is fed and marked in order of arrival, then phases by their sample, as a watch gives them."""
+    found = list(found)
+    said = sorted((p for p in found if isinstance(p, Phase)), key=lambda p: p.at)
+    return [*joined(p for p in found if not isinstance(p, Phase)), *said]
+
+
+@given(troubled(), SIZES, EMPTY)
+def test_how_samples_arrive_never_changes_what_is_made_of_them(
+    chunks: list[Chunk], sizes: list[int], empty: list[bool]
+) -> None:
+    assert in_order(pieces(a_quality(), cut(chunks, sizes, empty))) == in_order(pieces(a_quality(), chunks))
+
+
+@given(troubled(), SIZES)
+def test_a_quality_restored_at_any_chunk_goes_on_the_same(chunks: list[Chunk], sizes: list[int]) -> None:
+    quality, found = a_quality(), list[Piece]()
+    for chunk in cut(chunks, sizes):
+        memory = pack(quality.snapshot())
+        quality = a_quality()
+        quality.restore(unpack(memory))
+        found += quality.push(chunk)
+    found += quality.finish()
+    assert in_order(found) == in_order(pieces(a_quality(), chunks))
+
+
+@given(troubled(), SIZES)
+def test_what_is_fed_is_finite_without_holes_and_new_after_a_loss(chunks: list[Chunk], sizes: list[int]) -> None:
+    quality = a_quality()
+    end: int | None = None
+    for chunk in cut(chunks, sizes):
+        for piece in quality.push(chunk):
+            if isinstance(piece, Usable):
+                assert np.isfinite(piece.chunk.x).all()
+                assert end is None or piece.chunk.at == end
+                end = piece.chunk.end
+            elif isinstance(piece, Lost):
+                assert piece.at == end
+                assert piece.known == piece.at + quality.bridge
+                end = None
+
+
+@given(troubled(), SIZES)
+def test_nothing_is_said_of_what_lies_before_the_watermark(chunks: list[Chunk], sizes: list[int]) -> None:
+    quality, until = a_quality(), 0
+    for chunk in cut(chunks, sizes):
+        for piece in quality.push(chunk):
+            at = piece.chunk.at if isinstance(piece, Usable) else piece.at
+            assert at >= until
+        assert quality.until >= until
+        until = quality.until
