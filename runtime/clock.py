@@ -66,7 +66,8 @@ class Holdover:
     """Keeps a live stream's clock going on the nominal rate while its source is silent.
 
     After `silence_s` without a sample, the samples that should have come are declared missing, by an empty chunk
-    further on; those that then arrive take their place after them.
+    further on. Those that come next take the place that their source gives them if it is after that, as a source
+    with time stamps does; else they follow there, as those of a source that only counts must.
     """
 
     def __init__(self, rate_hz: float, start: int = 0, silence_s: float = 2.0) -> None:
@@ -75,18 +76,24 @@ class Holdover:
         self.shift = start
         self.next = start
         self._heard: float | None = None
+        self._declared = False
 
     def push(self, chunk: Chunk, now: float) -> Chunk:
         """Put a chunk on this clock; `now` is a monotonic time in seconds."""
         if self._heard is None:
             self._heard = now
         if len(chunk):
-            self._heard = now
-            chunk = replace(chunk, at=chunk.at + self.shift)
-            self.next = max(self.next, chunk.end)
-            return chunk
-        lost = int((now - self._heard) * self.rate_hz) if now - self._heard > self.silence_s else 0
-        self._heard = now if lost else self._heard
-        self.shift += lost
-        self.next += lost
+            return self._placed(chunk, now)
+        if now - self._heard > self.silence_s:
+            self.next += int((now - self._heard) * self.rate_hz)
+            self._heard, self._declared = now, True
+        self.next = max(self.next, chunk.at + self.shift)
         return replace(chunk, at=self.next)
+
+    def _placed(self, chunk: Chunk, now: float) -> Chunk:
+        if self._declared:
+            self.shift += max(self.next - chunk.at - self.shift, 0)
+        self._heard, self._declared = now, False
+        chunk = replace(chunk, at=chunk.at + self.shift)
+        self.next = max(self.next, chunk.end)
+        return chunk

@@ -42,7 +42,7 @@ class StateSpec(msgspec.Struct, frozen=True):
     output: str
     init_shape: tuple[int | str, ...]
     steady_shape: tuple[int | str, ...]
-    dtype: str = "float32"
+    dtype: Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"] = "float32"
     init: Literal["zeros"] | float = "zeros"
     steady_after: int = 0
 
@@ -226,6 +226,13 @@ def _check_numbers(c: _Document) -> None:
         need(o.samples_per_frame >= 1, f"output {o.name} has {o.samples_per_frame} samples a frame")
         need(c.hop % o.samples_per_frame == 0, f"hop {c.hop} is not a whole number of frames of output {o.name}")
         need(o.delay >= 0 and o.settle >= 0, f"output {o.name} has a negative delay or settle")
+    for state in c.states:
+        need(len(state.init_shape) == len(state.steady_shape), f"state {state.name} changes its rank")
+        sizes = {*state.init_shape, *state.steady_shape}
+        need(
+            all(n == "batch" or (isinstance(n, int) and n >= 0) for n in sizes),
+            f"state {state.name} has a shape of {sizes}",
+        )
     for what, names in {
         "state": [s.name for s in c.states],
         "input": [s.input for s in c.states] + [s.input for s in c.signals],

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -188,6 +189,11 @@ def cut(chunks: Iterable[Chunk], sizes: Sequence[int], empty: Sequence[bool] = (
                 yield Chunk(chunk.at + stop, chunk.x[:0])
             start = max(stop, 1)
         end = max(chunk.end, end or 0)
+
+
+def examples(n: int = 100) -> settings:
+    """That many examples, however long a busy machine takes over each."""
+    return settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

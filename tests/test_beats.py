@@ -19,7 +19,7 @@ from holdover.runtime.errors import ContractError
 from holdover.runtime.frames import Frames
 from holdover.runtime.snapshot import pack, unpack
 from holdover.runtime.stream import Stream
-from tests.signals import RATE_HZ, full_engine, recording
+from tests.signals import RATE_HZ, examples, full_engine, recording
 
 STEP = 6  # a frame is 6 model samples of 120 Hz: 50 ms; the source runs at 360 Hz, 18 samples a frame
 RATIO = Fraction(3)
@@ -120,6 +120,7 @@ def blocks(values: dict[str, list[Any]], sizes: list[int], delays: dict[str, int
         said = upto
 
 
+@examples()
 @given(
     st.lists(st.floats(-6, 6, width=32), min_size=1, max_size=120),
     st.lists(st.integers(1, 30), min_size=1, max_size=6),

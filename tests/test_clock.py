@@ -164,3 +164,19 @@ def test_nothing_is_declared_twice(silence_s: float) -> None:
     for k in range(1, 121):
         found = holdover.push(chunk(100, 0), k / 2)
     assert 100 + 100 * (60 - silence_s - 0.5) <= found.at <= 100 + 6000
+
+
+def test_a_source_with_stamps_is_not_moved_twice_after_a_silence() -> None:
+    holdover = Holdover(100.0)
+    holdover.push(chunk(0, 50), 10.0)
+    assert holdover.push(chunk(50, 0), 13.0).at == 350
+    assert holdover.push(chunk(550, 50), 15.0).at == 550
+    assert holdover.push(chunk(600, 50), 15.5).at == 600
+
+
+def test_samples_that_were_only_late_follow_what_was_declared_missing() -> None:
+    holdover = Holdover(100.0)
+    holdover.push(chunk(0, 50), 10.0)
+    assert holdover.push(chunk(50, 0), 13.0).at == 350
+    assert holdover.push(chunk(50, 300), 13.1).at == 350
+    assert holdover.push(chunk(350, 50), 13.6).at == 650

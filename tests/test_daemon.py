@@ -154,7 +154,7 @@ def test_a_broker_that_comes_late_and_goes_away_for_a_while_gets_all(tmp_path: P
     record, ledger = a_recording(tmp_path / "208.npz"), tmp_path / "ledger.db"
     (tmp_path / "broker").mkdir()
     port = free_port()
-    with Daemon(configure(tmp_path, port, from_file("bed", record, 25))) as daemon:
+    with Daemon(configure(tmp_path, port, from_file("bed", record, 35))) as daemon:
         daemon.ready().hear("start it, or correct host and port")
         wait_until(lambda: len(rows(ledger)) >= 2, "two alerts wait")
         broker = mosquitto(folder=tmp_path / "broker", port=port)
@@ -248,7 +248,7 @@ def test_a_full_ledger_keeps_alerts_in_memory_and_delivers_all_once_there_is_roo
         daemon.hear("has no room").hear("of bed wait in memory")
         time.sleep(6)
         assert daemon.is_up()
-        assert bodies(ledger, "bed") == []
+        assert len(bodies(ledger, "bed")) < 3, "no more than the last page took"
         complaints = daemon.talk().count("has no room")
         assert 1 <= complaints <= 3, "once in five seconds"
         with any_broker(port=port) as broker, Subscriber(broker, tmp_path) as subscriber:
@@ -290,11 +290,11 @@ def test_a_full_disk_stops_nothing_and_all_is_delivered_after_room_is_made(broke
         ballast = disk / "ballast"
         with Daemon(config) as daemon:
             daemon.ready()
-            with Sensor(port, lines_of(signal_mv()), speed=14) as sensor:
+            with Sensor(port, lines_of(signal_mv()), speed=22) as sensor:
                 wait_until(lambda: subscriber.alerts(), "the first alert", PATIENCE_S)
                 _fill(ballast)
                 daemon.hear("of bed wait in memory")
-                time.sleep(7)
+                time.sleep(6)
                 assert daemon.is_up(), daemon.talk()
                 _complains_at_most_every_5_s(daemon.talk())
                 ballast.unlink()
@@ -428,7 +428,7 @@ def test_text_in_row_7_ends_the_daemon_with_3_and_its_place(broker: Broker, tmp_
 
 
 def test_a_stream_that_fails_does_not_end_its_neighbours(broker: Broker, tmp_path: Path) -> None:
-    (tmp_path / "ecg.csv").write_text("MLII\n" + "0.1\n" * 400 + "broken\n")
+    (tmp_path / "ecg.csv").write_text("MLII\n" + "0.1\n0.2\n" * 10_000 + "broken\n")
     bad = f'id = "bad"\nspeed = 1000\nsource = {{ kind = "csv", path = "{tmp_path}/ecg.csv", rate_hz = 360 }}'
     record = a_recording(tmp_path / "208.npz")
     with Daemon(configure(tmp_path, broker.port, bad, from_file("good", record, 100))) as daemon:

@@ -14,7 +14,7 @@ from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.quality import Lost, Piece, Quality, Usable
 from holdover.runtime.snapshot import pack, unpack
-from tests.signals import Trouble, cut, disturb
+from tests.signals import Trouble, cut, disturb, examples
 
 HZ = 100  # 200 ms are 20 samples, 1.5 s are 150
 SETTLE = 300
@@ -252,6 +252,7 @@ def in_order(found: Iterable[Piece]) -> list[object]:
     return [*joined(p for p in found if not isinstance(p, Phase)), *said]
 
 
+@examples()
 @given(troubled(), SIZES, EMPTY)
 def test_how_samples_arrive_never_changes_what_is_made_of_them(
     chunks: list[Chunk], sizes: list[int], empty: list[bool]
@@ -259,6 +260,7 @@ def test_how_samples_arrive_never_changes_what_is_made_of_them(
     assert in_order(pieces(a_quality(), cut(chunks, sizes, empty))) == in_order(pieces(a_quality(), chunks))
 
 
+@examples()
 @given(troubled(), SIZES)
 def test_a_quality_restored_at_any_chunk_goes_on_the_same(chunks: list[Chunk], sizes: list[int]) -> None:
     quality, found = a_quality(), list[Piece]()
@@ -271,6 +273,7 @@ def test_a_quality_restored_at_any_chunk_goes_on_the_same(chunks: list[Chunk], s
     assert in_order(found) == in_order(pieces(a_quality(), chunks))
 
 
+@examples()
 @given(troubled(), SIZES)
 def test_what_is_fed_is_finite_without_holes_and_new_after_a_loss(chunks: list[Chunk], sizes: list[int]) -> None:
     quality = a_quality()
@@ -287,6 +290,7 @@ def test_what_is_fed_is_finite_without_holes_and_new_after_a_loss(chunks: list[C
                 end = None
 
 
+@examples()
 @given(troubled(), SIZES)
 def test_nothing_is_said_of_what_lies_before_the_watermark(chunks: list[Chunk], sizes: list[int]) -> None:
     quality, until = a_quality(), 0

@@ -17,6 +17,7 @@ from holdover.runtime.detect.rate import Rate, heart_rate_bpm
 from holdover.runtime.detect.rule import RULES, Rule
 from holdover.runtime.detect.ventricular import Ventricular
 from holdover.runtime.snapshot import pack, unpack
+from tests.signals import examples
 
 HZ = 100
 TIGHT = Limits(asystole_s=2, pvc_per_min=2, tachycardia_bpm=90, bradycardia_bpm=60, rate_hysteresis_bpm=5, vt_beats=4)
@@ -307,6 +308,7 @@ PAIRS = [pytest.param(name, check, id=f"{name}:{check.__name__}") for name in RU
 
 
 @pytest.mark.parametrize(("name", "check"), PAIRS)
+@examples()
 @given(beats=rows(), cuts=st.lists(st.integers(1, 10**6), max_size=8))
 def test_a_rule_keeps_its_promise(name: str, check: Check, beats: list[Annotation], cuts: list[int]) -> None:
     check(name, beats, cuts)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdover.runtime.chunk import Chunk
@@ -25,6 +25,7 @@ from tests.signals import (
     cut,
     disturb,
     disturbed,
+    examples,
     hear,
     new_engine,
     recording,
@@ -40,16 +41,12 @@ DEAD = ("hole", "nan", "inf", "rail", "flat", "lead_off")
 LIMITS = st.sampled_from([Limits(), TIGHT])
 
 
-def slow(examples: int) -> settings:
-    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
 def the_same(a: Said, b: Said) -> None:
     assert a.annotations == b.annotations
     assert bodies(a.alerts) == bodies(b.alerts)
 
 
-@slow(40)
+@examples(40)
 @given(disturbed(), sizes(), st.lists(st.booleans(), min_size=1, max_size=7), LIMITS, st.sampled_from([360.0, 250.0]))
 def test_how_samples_arrive_never_changes_annotations_or_alerts(
     chunks: list[Chunk], sizes: list[int], empty: list[bool], limits: Limits, rate_hz: float
@@ -66,7 +63,7 @@ def test_one_sample_at_a_time_says_the_same_as_all_at_once() -> None:
     the_same(hear(a_watch(TIGHT), cut(chunks, [1], [False, True])), whole)
 
 
-@slow(20)
+@examples(20)
 @given(
     disturbed(seconds=25),
     sizes(),
