@@ -17,7 +17,6 @@ DENIED = {("aarch64", "1.21.0"): "it ends with an illegal instruction on a Raspb
 EXTRAS = {"replay": ("wfdb", "edfio", "matplotlib", "rich"), "demo": ("sleepecg", "iotcore")}
 """What each extra brings, by import name."""
 SOURCE_HZ = 360.0
-CHECKPOINT_S = 30.0
 DAY_S = 86_400
 BROKER_S = 2.0
 CHILD_S = 20.0
@@ -51,17 +50,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is to be examined: the broker, whether it must be there, and the folder of the ledger."""
+    """What is to be examined: the broker, whether it must be there, the ledger's folder, how often it is written."""
 
     host: str = "localhost"
     port: int = 1883
     must_reach: bool = False
     folder: Path = Path()
+    checkpoint_s: float = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover doctor`."""
-    parser.add_argument("--config", metavar="FILE", help="of the daemon: its broker must be there, its ledger's disk")
+    parser.add_argument("--config", metavar="FILE", help="of the daemon: look at its broker and its ledger's disk")
     parser.add_argument("--host", help="of a broker that must be there (default: localhost, which may be missing)")
     parser.add_argument("--port", type=int, help="of that broker (default: 1883)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -99,7 +99,7 @@ def examine(setup: Setup) -> Iterator[Finding]:
     model, memory_bytes = shipped_model()
     yield model
     yield memory(_available_mb())
-    yield from disk(setup.folder, memory_bytes)
+    yield from disk(setup.folder, memory_bytes, setup.checkpoint_s)
     yield clock(_kernel_clock())
     yield broker(setup)
     yield from (extra(name, modules) for name, modules in EXTRAS.items())
@@ -232,7 +232,7 @@ def memory(available_mb: float | None) -> Finding:
     return Finding(grade, "memory", what, "the system ends processes when none is left", "stop what else runs", values)
 
 
-def disk(folder: Path, memory_bytes: int = 0) -> Iterator[Finding]:
+def disk(folder: Path, memory_bytes: int = 0, checkpoint_s: float = 30.0) -> Iterator[Finding]:
     """Room, cost of a commit, and wear, where the ledger goes; tried in a folder that is removed again."""
     import shutil
     import tempfile
@@ -245,14 +245,14 @@ def disk(folder: Path, memory_bytes: int = 0) -> Iterator[Finding]:
     yield Finding(grade, "disk", what, *(("", "") if grade == "ok" else (why, mend)), values)
     try:
         with tempfile.TemporaryDirectory(prefix=".holdover-doctor-", dir=place) as room:
-            yield _commits(Path(room), place, memory_bytes)
+            yield _commits(Path(room), place, memory_bytes, checkpoint_s)
     except OSError as error:
         why = "what a commit costs is not known, and the daemon must be able to write there"
         mend = f"run this as the daemon's user, or: mkdir -p {folder}"
         yield Finding("note", "commit", f"cannot write in {place} ({error.strerror or error})", why, mend)
 
 
-def _commits(room: Path, place: Path, memory_bytes: int) -> Finding:
+def _commits(room: Path, place: Path, memory_bytes: int, checkpoint_s: float) -> Finding:
     """Commit checkpoints as the daemon does, and time them."""
     import statistics
     import time
@@ -269,12 +269,12 @@ def _commits(room: Path, place: Path, memory_bytes: int) -> Finding:
             ledger.commit("doctor", Checkpoint("0" * 64, len(costs), None, os.urandom(memory_bytes)))
             costs.append((time.perf_counter() - began) * 1e3)
             written = _bytes(wal) - size
-    checkpoints_mb = written * DAY_S / CHECKPOINT_S / 1e6
+    checkpoints_mb = written * DAY_S / checkpoint_s / 1e6
     journal_mb = (4 * SOURCE_HZ + 2 * HEAD.size) * DAY_S / 1e6
     median, worst = statistics.median(costs[1:]), max(costs[1:])
     what = (
         f"{median:.2f} ms (median), {worst:.2f} ms at worst; a day of one {SOURCE_HZ:g} Hz lead writes "
-        f"{checkpoints_mb:.0f} MB of checkpoints (each {CHECKPOINT_S:.0f} s) and {journal_mb:.0f} MB of journal (live "
+        f"{checkpoints_mb:.0f} MB of checkpoints (each {checkpoint_s:g} s) and {journal_mb:.0f} MB of journal (live "
         "sensors), and what the file system adds"
     )
     values = {
@@ -325,33 +325,20 @@ def extra(name: str, modules: tuple[str, ...]) -> Finding:
 
 
 def _setup(args: argparse.Namespace) -> Setup:
+    from holdover.apps.config import read_config
     from holdover.apps.inbox import default_store
-    from holdover.runtime.errors import ConfigError
+    from holdover.runtime.mqtt_options import MqttOptions
 
-    config = _read(Path(args.config)) if args.config else {}
-    mqtt = config.get("mqtt")
-    mqtt = mqtt if isinstance(mqtt, dict) else {}
-    host, port = args.host or mqtt.get("host", Setup.host), args.port or mqtt.get("port", Setup.port)
-    if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65536:
-        raise ConfigError(f"the broker is {host!r}, port {port!r}; expected a host name and a port from 1 to 65535")
-    must_reach = bool(args.host or args.port or args.config)
-    ledger = config.get("ledger")
-    ledger = ledger.get("path") if isinstance(ledger, dict) else ledger
-    folder = Path(ledger).expanduser().parent if isinstance(ledger, str) else default_store().parent
-    return Setup(host, port, must_reach, folder)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    from holdover.runtime.errors import ConfigError
-
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; correct the path") from error
-    except ValueError as error:
-        raise ConfigError(f"the configuration {path} is not TOML: {error}") from error
+    config = read_config(args.config) if args.config else None
+    given = config.mqtt if config else MqttOptions()
+    mqtt = MqttOptions(
+        host=given.host if args.host is None else args.host, port=given.port if args.port is None else args.port
+    )
+    mqtt.check()
+    must_reach = not (args.host is None and args.port is None and config is None)
+    if config is None:
+        return Setup(mqtt.host, mqtt.port, must_reach, default_store().parent)
+    return Setup(mqtt.host, mqtt.port, must_reach, Path(config.ledger.path).parent, config.ledger.checkpoint_s)
 
 
 def _version(distribution: str) -> str | None:

@@ -99,17 +99,19 @@ def test_a_host_name_that_cannot_be_is_a_finding_and_no_crash():
 def test_the_configuration_says_which_broker_and_where_the_ledger_is(capsys, tmp_path, closed_port):
     (tmp_path / "disk").mkdir()
     config = tmp_path / "h.toml"
-    config.write_text(f'ledger = "{tmp_path}/disk/l.db"\n[mqtt]\nhost = "127.0.0.1"\nport = {closed_port}\n')
+    stream = '[[streams]]\nid = "a"\nsource = { kind = "stdin" }\n'
+    ledger = '[ledger]\npath = "disk/l.db"\ncheckpoint_s = 3\n'
+    config.write_text(f'{stream}{ledger}[mqtt]\nhost = "127.0.0.1"\nport = {closed_port}\n')
     code, found = report(capsys, "--config", config)
     assert (code, found["broker"]["grade"]) == (1, "bad")
     assert found["disk"]["values"]["folder"] == str(tmp_path / "disk")
+    assert "(each 3 s)" in found["commit"]["what"]
 
 
-@pytest.mark.parametrize("text", ["mqtt = [", '[mqtt]\nport = "x"\n', "[mqtt]\nport = 70000\n"])
-def test_a_configuration_that_cannot_be_is_refused(tmp_path, text):
-    (tmp_path / "h.toml").write_text(text)
-    with pytest.raises(ConfigError):
-        doctor.run(arguments("--config", tmp_path / "h.toml"))
+@pytest.mark.parametrize("words", [("--port", 70000), ("--port", 0), ("--port", -1)])
+def test_a_port_that_cannot_be_is_refused(words):
+    with pytest.raises(ConfigError, match="port"):
+        doctor.run(arguments(*words))
 
 
 def test_a_configuration_that_is_missing_is_refused(tmp_path):
