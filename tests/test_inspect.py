@@ -3,8 +3,11 @@
 import argparse
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +22,7 @@ from holdover.runtime.engine import load as load_engine
 from holdover.runtime.errors import ContractError, HoldoverError, ModelError, UsageError
 
 SHIPPED = find_model()
+GUIDE = Path(__file__).parent.parent / "docs" / "models.md"
 
 
 def arguments(*words):
@@ -212,6 +216,18 @@ def test_a_truncated_model_is_refused(tmp_path):
     (tmp_path / "half.onnx").write_bytes(SHIPPED.read_bytes()[:100_000])
     with pytest.raises(HoldoverError):
         inspect.run(arguments(tmp_path / "half.onnx"))
+
+
+def test_the_example_of_the_guide_builds_a_model_that_is_proven(tmp_path, capsys):
+    code = re.search(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=_with_absolute_path())
+    found = facts(capsys, tmp_path / "difference.onnx")
+    assert (found["state_bytes"], found["verification"]["bitwise"]) == (4, True)
+
+
+def _with_absolute_path():
+    path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def test_the_commands_import_nothing_heavy_before_they_run():
