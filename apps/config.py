@@ -138,6 +138,9 @@ def _check_values(config: Config) -> None:
             raise ConfigError(f"two streams have the id {stream.id!r}; each needs its own")
         if "kind" not in stream.source:
             raise ConfigError(f'the source of stream {stream.id} has no kind; expected e.g. kind = "tcp"')
+        for key in ("kind", "path", "host"):
+            if not isinstance(value := stream.source.get(key, ""), str):
+                raise ConfigError(f"{key} in the source of stream {stream.id} is {value!r}, expected a text")
         _check_keys(stream.limits, Limits, f"streams[{i}].limits.")
         config.limits_of(stream)
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from holdover.apps.config import Config
     from holdover.apps.post import Inlet, Post
@@ -213,6 +211,8 @@ class Daemon:
         return f"{running} of {len(self._posts)} streams running, {rows} alerts waiting ({oldest_s:.0f} s)"
 
     def _info(self) -> bytes:
+        import msgspec
+
         contract = self._engine.contract
         return msgspec.json.encode(
             {
@@ -226,6 +226,7 @@ class Daemon:
     def _close(self) -> None:
         for post in self._posts:
             post.close()
+            self._sink.publish_retained(f"streams/{post.id}/status", "offline")
         try:
             self._ledger.acknowledge([*self._unacknowledged, *self._sink.close(5.0)])
         except HoldoverError as error:

@@ -63,7 +63,10 @@ def open_feed(options: Mapping[str, Any], contract: Contract, lead: str | None =
     kind = options.pop("kind")
     if paced and "path" in options:
         options.setdefault("block_s", LIVE_BLOCK_S)
-    source = open_source(kind, options)
+    try:
+        source = open_source(kind, options)
+    except (TypeError, AttributeError) as error:  # an option of another type than the source expects
+        raise SourceError(f"source {kind!r}: an option has a value of the wrong type ({error})") from error
     try:
         feed = Feed(source, contract, lead)
     except SourceError:

@@ -6,6 +6,7 @@ to standard output as a table, with --json as one body a line."""
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -67,11 +68,15 @@ def run(args: argparse.Namespace) -> int:
     HoldoverError
         The options cannot be, or nothing could be replayed.
     """
+    from holdover.runtime.mqtt_options import check_name
+
     paths = _paths(args.records)
     if args.plot and not args.output:
         raise UsageError("--plot needs a folder for the picture: add -o OUT")
-    if args.jobs < 1 or (args.speed is not None and args.speed <= 0):
+    if args.jobs < 1 or (args.speed is not None and not 0 < args.speed < math.inf):
         raise UsageError("--jobs is at least 1, and --speed above 0")
+    if args.stream is not None:
+        check_name("--stream", args.stream)
     out = _folder(args.output)
     began = time.monotonic()
     results: dict[int, Result] = {}

@@ -13,19 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.apps.broker import Broker
 from holdover.runtime.alert import Envelope
 from tests.brokers import wait_until
 
 HOLDOVER = (sys.executable, "-m", "holdover")
 RATE_HZ = 360.0
 PATIENCE_S = 60.0
+_ports = count(os.getpid() * 64)
 ENVELOPE = {*Envelope.__struct_fields__, "received_time"}
 LONG = bool(os.environ.get("HOLDOVER_LONG"))
 
@@ -52,15 +53,16 @@ def holdover(*args: str | Path, timeout_s: float = PATIENCE_S, **options: Any) -
 
 
 def free_port() -> int:
-    """A port that nobody has, below those that the kernel gives to callers: whoever calls it cannot meet himself."""
-    for port in range(20000 + os.getpid() % 10000, 32000):
+    """A port that nobody has, another each time, below those of callers: whoever calls it cannot meet himself."""
+    for number in _ports:
+        port = 20000 + number % 12000
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise AssertionError("no port is free")
+    raise AssertionError("never: there is always a next number")
 
 
 def configure(folder: Path, port: int, *streams: str, mqtt: str = "", ledger: str = "", more: str = "") -> Path:
@@ -286,8 +288,3 @@ def processes_with(mark: str) -> Iterator[int]:
 def delivered(ledger: Path) -> bool:
     """Whether the broker has all that the ledger holds."""
     return all(state > 0 for _, _, state in rows(ledger))
-
-
-def port_of(broker: Broker | None) -> int:
-    """The broker's port, or one where nobody listens."""
-    return broker.port if broker else free_port()

@@ -138,14 +138,14 @@ HOSTILE: dict[str, tuple[int, Callable[[Path], list[str | Path]]]] = {
     "run, unknown kind": (3, lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = "tcpp", port = 1 }')]),
     "run, unknown option": (3, lambda d: ["run", _daemon(d, from_tcp("a", 9000, ", colour = 3"))]),
     "run, impossible port": (3, lambda d: ["run", _daemon(d, from_tcp("a", 99999))]),
-    "run, kind is a number": (3, lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = 3 }')]),
-    "run, path is a number": (3, lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = "npz", path = 3 }')]),
+    "run, kind is a number": (2, lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = 3 }')]),
+    "run, path is a number": (2, lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = "npz", path = 3 }')]),
     "run, leads are numbers": (
         3,
         lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = "stdin", rate_hz = 9, leads = [1] }')],
     ),
     "run, host is a number": (
-        3,
+        2,
         lambda d: ["run", _daemon(d, 'id = "a"\nsource = { kind = "tcp", host = 3, port = 9, rate_hz = 9 }')],
     ),
     "run, no such recording": (3, lambda d: ["run", _daemon(d, from_file("a", d / "nothing.npz", 1))]),

@@ -1,0 +1,240 @@
+"""`holdover replay`: the same recording in every dress, one record or many, whole or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from holdover.apps.recording import play
+from holdover.apps.shipped import find_model
+from holdover.runtime.engine import load
+from tests.brokers import wait_until
+from tests.processes import HOLDOVER, PATIENCE_S, RATE_HZ, a_recording, bare, holdover, processes_with, signal_mv
+
+wfdb = pytest.importorskip("wfdb", reason="needs holdover[replay]")
+
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb's use of pandas
+GAIN = 200.0
+
+
+def digitised(samples: int | None = None) -> NDArray[np.int64]:
+    """The recording in steps of 5 uV, as its digitiser gave it, so that every format can hold it exactly."""
+    steps: NDArray[np.int64] = np.rint(signal_mv()[:samples] * GAIN).astype(np.int64)
+    return steps
+
+
+def as_wfdb(folder: Path, name: str = "208", samples: int | None = None) -> Path:
+    wfdb.wrsamp(
+        name, fs=RATE_HZ, units=["mV"], sig_name=["MLII"], d_signal=digitised(samples)[:, np.newaxis],
+        fmt=["16"], adc_gain=[GAIN], baseline=[0], write_dir=str(folder),
+    )  # fmt: skip
+    return folder / name
+
+
+def as_npz(folder: Path, name: str = "208", samples: int | None = None) -> Path:
+    return a_recording(folder / f"{name}.npz", (digitised(samples) / GAIN).astype(np.float32))
+
+
+def as_csv(folder: Path, name: str = "208", samples: int | None = None) -> Path:
+    lines = "".join(f"{value / GAIN:.3f}\n" for value in digitised(samples))
+    (folder / f"{name}.csv").write_text("MLII\n" + lines)
+    return folder / f"{name}.csv"
+
+
+def as_edf(folder: Path, name: str = "208") -> Path:
+    edfio = pytest.importorskip("edfio", reason="needs holdover[replay]")
+    x = digitised() / GAIN
+    trace = edfio.EdfSignal(x, RATE_HZ, label="MLII", physical_dimension="mV", physical_range=(-10.0, 10.0))
+    edfio.Edf([trace]).write(folder / f"{name}.edf")
+    return folder / f"{name}.edf"
+
+
+def done(*args: str | Path) -> "subprocess.CompletedProcess[str]":
+    ended = holdover("replay", *args)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def bodies(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "alerts.jsonl").read_text().splitlines()]
+
+
+def test_what_it_writes_is_what_it_found_and_others_can_read_it(tmp_path: Path) -> None:
+    record = as_npz(tmp_path)
+    said = done(record, "-o", tmp_path / "out", "--json")
+    assert files(tmp_path / "out") == ["208.alm", "208.blm", "alerts.jsonl"]
+    result = play(record, load(find_model()))
+    marks = wfdb.rdann(str(tmp_path / "out" / "208"), "blm")
+    assert marks.sample.tolist() == [a.at for a in result.annotations]
+    assert marks.symbol == [a.symbol for a in result.annotations]
+    assert marks.fs == RATE_HZ
+    alarms = wfdb.rdann(str(tmp_path / "out" / "208"), "alm")
+    assert alarms.sample.tolist() == [a.phase.at for a in result.alerts]
+    expected = [f"{a.phase.phase} {a.phase.label} {a.phase.priority}" for a in result.alerts]
+    assert [note.rstrip("\0") for note in alarms.aux_note] == expected
+    assert (tmp_path / "out" / "alerts.jsonl").read_bytes() == b"".join(a.body_json() + b"\n" for a in result.alerts)
+    assert said.stdout == (tmp_path / "out" / "alerts.jsonl").read_text()
+    assert f"{sum(a.is_beat for a in result.annotations)} beats" in said.stderr
+
+
+def test_one_process_or_two_write_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    for name, seconds in (("a", 120), ("b", 300), ("c", 60)):
+        as_wfdb(tmp_path / "records", name, seconds * 360)
+    for jobs in ("1", "2"):
+        done(tmp_path / "records", "-o", tmp_path / jobs, "-j", jobs)
+    assert files(tmp_path / "1") == sorted([f"{n}.{e}" for n in "abc" for e in ("alm", "blm")] + ["alerts.jsonl"])
+    for name in files(tmp_path / "1"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert list(dict.fromkeys(body["stream"] for body in bodies(tmp_path / "1"))) == ["a", "b", "c"]
+
+
+def test_wfdb_csv_npz_and_edf_give_the_same_bytes(tmp_path: Path) -> None:
+    found = {}
+    for kind, make in (("wfdb", as_wfdb), ("csv", as_csv), ("npz", as_npz), ("edf", as_edf)):
+        (tmp_path / kind).mkdir()
+        options = ("--rate", "360", "--unit", "mV") if kind == "csv" else ()
+        done(make(tmp_path / kind), "-o", tmp_path / kind / "out", "--stream", "x", *options)
+        found[kind] = tmp_path / kind / "out"
+    expected = (found["npz"] / "alerts.jsonl").read_bytes()
+    assert expected.count(b"\n") > 20
+    for kind in ("wfdb", "csv"):
+        assert (found[kind] / "alerts.jsonl").read_bytes() == expected
+        for extension in ("blm", "alm"):
+            assert (found[kind] / f"208.{extension}").read_bytes() == (found["npz"] / f"208.{extension}").read_bytes()
+    counts = [Counter((body["label"], body["phase"]) for body in bodies(found[kind])) for kind in ("edf", "npz")]
+    assert counts[0] == counts[1], "EDF has steps of its own, and an epoch"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [("1:00", "2:00"), ("60", "120s"), ("0:01:00", "s43200"), ("s21600", "0:02:00.0")]
+)
+def test_a_range_is_played_on_the_clock_of_the_whole(start: str, stop: str, tmp_path: Path) -> None:
+    ended = done(as_npz(tmp_path), "-f", start, "-t", stop, "-o", tmp_path / "out")
+    assert "0:01:00.0 of signal" in ended.stderr
+    marks = wfdb.rdann(str(tmp_path / "out" / "208"), "blm")
+    assert 21600 <= marks.sample.min() < 23000
+    assert 42000 < marks.sample.max() < 43200
+
+
+def _two_leads(folder: Path) -> Path:
+    x = np.stack([np.zeros(36000), signal_mv()[:36000]], axis=1).astype(np.float32)
+    np.savez(folder / "two.npz", ecg=x, fs=RATE_HZ, leads=np.array(["V1", "II"]), units=np.array(["mV", "uV"]))
+    return folder / "two.npz"
+
+
+def test_a_lead_is_chosen_by_name_and_a_missing_one_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    record = _two_leads(tmp_path)
+    assert "two (II)" in done(record, "--lead", "ii").stderr
+    for options in (["--lead", "V5"], []):
+        ended = holdover("replay", record, *options)
+        assert ended.returncode == 3
+        assert "V1, II" in ended.stderr
+
+
+def test_a_bad_record_among_good_ones_is_told_and_the_others_are_done(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name in ("a", "c"):
+        as_npz(folder, name, 36000)
+    (folder / "b.npz").write_bytes(b"PK\x03\x04 cut off")
+    for jobs in ("1", "2"):
+        ended = holdover("replay", folder, "-o", tmp_path / jobs, "-j", jobs)
+        assert ended.returncode == 3
+        assert [line for line in ended.stderr.splitlines() if line.startswith("holdover: ") and "b.npz" in line]
+        assert files(tmp_path / jobs) == ["a.alm", "a.blm", "alerts.jsonl", "c.alm", "c.blm"]
+        assert {body["stream"] for body in bodies(tmp_path / jobs)} == {"a", "c"}
+    assert (tmp_path / "1" / "alerts.jsonl").read_bytes() == (tmp_path / "2" / "alerts.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["my recording", "ecg.v2", "ünï", "-minus"])
+def test_a_record_may_have_any_name(name: str, tmp_path: Path) -> None:
+    record = as_npz(tmp_path, name, 36000)
+    done("-o", tmp_path / "out", "--plot", "--", record)
+    assert files(tmp_path / "out") == sorted([f"{name}.{e}" for e in ("alm", "blm", "png")] + ["alerts.jsonl"])
+    assert len(wfdb.rdann(str(tmp_path / "out" / name), "blm").sample) > 100
+
+
+def test_a_record_without_beats_writes_empty_files(tmp_path: Path) -> None:
+    record = a_recording(tmp_path / "short.npz", signal_mv()[:100])
+    done(record, "-o", tmp_path / "out")
+    assert files(tmp_path / "out") == ["alerts.jsonl", "short.alm", "short.blm"]
+    assert (tmp_path / "out" / "alerts.jsonl").read_bytes() == b""
+
+
+def test_it_draws_png_and_html(tmp_path: Path) -> None:
+    record = as_npz(tmp_path, samples=36000)
+    done(record, "-o", tmp_path / "out", "--plot")
+    assert (tmp_path / "out" / "208.png").read_bytes().startswith(b"\x89PNG")
+    done("--plot", "html", "-o", tmp_path / "out", record)
+    page = (tmp_path / "out" / "208.html").read_text()
+    assert "tachycardia" in page
+    assert "208" in page
+
+
+@pytest.mark.parametrize("options", [[], ["-j", "2"]])
+def test_ctrl_c_leaves_nothing_half_written(options: Sequence[str], tmp_path: Path) -> None:
+    x = np.tile(signal_mv(), 12)
+    for name in "abcdef":
+        a_recording(tmp_path / f"{name}.npz", x)
+    out, mark = tmp_path / "out", str(uuid.uuid4())
+    process = subprocess.Popen(
+        [*HOLDOVER, "replay", *(str(tmp_path / f"{n}.npz") for n in "abcdef"), "-o", str(out), *options],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True,
+        env=os.environ | {"HOLDOVER_TEST": mark},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: list(out.glob("*.alm")), "the first record is done", PATIENCE_S)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes of the group get it
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "holdover: interrupted"
+    assert "Traceback" not in said
+    left = files(out)
+    assert left
+    assert all(Path(name).suffix in (".alm", ".blm") and len(Path(name).stem) == 1 for name in left), left
+    for name in left:
+        marks = wfdb.rdann(str(out / Path(name).stem), Path(name).suffix[1:])
+        assert len(marks.sample) > 100, "what is there is whole"
+    wait_until(lambda: not list(processes_with(mark)), "no process is left", PATIENCE_S)
+
+
+def test_at_a_pace_the_alerts_are_the_same(tmp_path: Path) -> None:
+    record = as_npz(tmp_path)
+    paced, free = (done(record, "--json", *options).stdout for options in (["--speed", "150"], []))
+    assert paced == free
+    assert len(bare(map(json.loads, free.splitlines()))) > 20
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    record = as_npz(tmp_path, samples=3600)
+    for out in ("file", "file/out", "/proc/holdover"):
+        ended = holdover("replay", record, "-o", tmp_path / out)
+        assert ended.returncode == 2
+        assert out in ended.stderr
+        assert ended.stderr.count("\n") == 1
+
+
+def test_record_100_has_the_beats_of_its_reference() -> None:
+    place = os.environ.get("HOLDOVER_DATA")
+    record = next(iter(Path(place).rglob("100.hea")), None) if place else None
+    if record is None:
+        pytest.skip("HOLDOVER_DATA names no folder with record 100 of the MIT-BIH Arrhythmia Database")
+    result = play(record.with_suffix(""), load(find_model()))
+    assert sum(a.is_beat for a in result.annotations) == pytest.approx(2273, rel=0.02)
