@@ -39,7 +39,7 @@ class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes
     ----------
     path
-        The SQLite file; a relative path is taken from the configuration's folder.
+        The SQLite file. Here as everywhere, a relative path is taken from the configuration's folder.
     max_mb
         Bound of that file.
     checkpoint_s
@@ -120,12 +120,36 @@ def read_config(path: str | Path) -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_plain(str(error))}") from error
     try:
+        _check_types(config)
+        _anchor(config, path.parent)
         _check_values(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if not Path(config.ledger.path).is_absolute():
-        config.ledger.path = str(path.parent / config.ledger.path)
     return config
+
+
+def _anchor(config: Config, folder: Path) -> None:
+    """Take relative paths from the configuration's folder, wherever the daemon is started."""
+
+    def at(path: str) -> str:
+        return path if path.startswith("~") else str(folder / path)
+
+    config.ledger.path = at(config.ledger.path)
+    if config.model and (config.model.endswith(".onnx") or "/" in config.model):
+        config.model = at(config.model)
+    for name in ("password_file", "ca_file", "cert_file", "key_file"):
+        if file := getattr(config.mqtt, name):
+            setattr(config.mqtt, name, at(file))
+    for stream in config.streams:
+        if "path" in stream.source:
+            stream.source["path"] = at(stream.source["path"])
+
+
+def _check_types(config: Config) -> None:
+    for stream in config.streams:
+        for key in ("kind", "path", "host"):
+            if not isinstance(value := stream.source.get(key, ""), str):
+                raise ConfigError(f"{key} in the source of stream {stream.id} is {value!r}, expected a text")
 
 
 def _check_values(config: Config) -> None:
@@ -138,9 +162,6 @@ def _check_values(config: Config) -> None:
             raise ConfigError(f"two streams have the id {stream.id!r}; each needs its own")
         if "kind" not in stream.source:
             raise ConfigError(f'the source of stream {stream.id} has no kind; expected e.g. kind = "tcp"')
-        for key in ("kind", "path", "host"):
-            if not isinstance(value := stream.source.get(key, ""), str):
-                raise ConfigError(f"{key} in the source of stream {stream.id} is {value!r}, expected a text")
         _check_keys(stream.limits, Limits, f"streams[{i}].limits.")
         config.limits_of(stream)
 

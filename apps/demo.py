@@ -144,7 +144,7 @@ def _configure(out: Path, record: Path, host: str, port: int, speed: float) -> P
     path = out / "demo.toml"
     path.write_text(
         f'node = "{NODE}"\n\n[mqtt]\nhost = {json.dumps(host)}\nport = {port}\n\n[ledger]\npath = "demo.db"\n\n'
-        f'[[streams]]\nid = "{STREAM}"\nsource = {{ kind = "npz", path = {json.dumps(str(record))} }}\n'
+        f'[[streams]]\nid = "{STREAM}"\nsource = {{ kind = "npz", path = {json.dumps(record.name)} }}\n'
         f"speed = {speed}\n"
     )
     print(f"recording   MIT-BIH 208, 5:00 of lead {LEAD}, at {speed:g} times real time")

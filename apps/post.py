@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from holdover.apps.config import Config, StreamOptions
 from holdover.apps.feed import Feed, open_feed
 from holdover.runtime.alert import Alert, Scene
@@ -179,7 +181,10 @@ class Post:
         if error is not None:
             self.failed = error if isinstance(error, HoldoverError) else HoldoverError(f"{self.id}: {error!r}")
             log.error("%s: the source ended: %s", self.id, error)
-        elif self._watch is not None and not self.is_live:
+        if self._watch is not None and error is not None:
+            none = np.empty((0, len(self.feed.leads)), np.float32)
+            self._chunk(Chunk(0 if self.is_live else self._at, none, fault="source_failed"))
+        if self._watch is not None and (error is not None or not self.is_live):
             self._keep(self._watch.finish(), math.nan)
         self._saved_at = -math.inf
 

@@ -145,6 +145,7 @@ class Lines:
         self._tells_off = False
         self._queue: Queue[bytes | None] = Queue(QUEUE_PIECES)
         self._stop = Event()
+        self._failure: Exception | None = None
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield what came, an empty chunk when nothing did; ends with the input, or soon after `close`."""
@@ -153,6 +154,8 @@ class Lines:
             pieces, ended = self._gather()
             yield from self._placed(self._parse(pieces, ended), wall.time())
             if ended:
+                if self._failure is not None:
+                    raise SourceError(f"{self.name}: reading ended: {self._failure}") from self._failure
                 return
 
     def seek(self, sample: int) -> bool:  # noqa: ARG002 - the protocol's
@@ -167,8 +170,11 @@ class Lines:
             self._queue.put_nowait(None)
 
     def _receive(self) -> None:
-        for piece in self.feed.pieces(self._stop):
-            self._put(piece)
+        try:
+            for piece in self.feed.pieces(self._stop):
+                self._put(piece)
+        except Exception as error:  # whatever ends the reading is raised where the chunks are taken
+            self._failure = error
         self._put(_END)
 
     def _put(self, piece: bytes | None) -> None:
