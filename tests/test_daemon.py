@@ -472,6 +472,8 @@ def test_a_stream_that_fails_does_not_end_its_neighbours(broker: Broker, tmp_pat
         daemon.hear("bad: the source ended")
         assert daemon.is_up()
         assert daemon.end() == 3, "all have ended, and one of them failed"
+    told = [body["label"] for body in bodies(tmp_path / "ledger.db", "bad")]
+    assert told.count("source_failed") == 2, "a source that fails is an alarm"
     assert bare(bodies(tmp_path / "ledger.db"), "good") == replayed(record, "good")
     assert delivered(tmp_path / "ledger.db")
 
