@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("holdover.apps.daemon", "the daemon: streams in, alerts over MQTT out"),
     "replay": ("holdover.apps.replay", "recordings in, annotations, alerts and a picture out"),
     "alerts": ("holdover.apps.subscribe", "receive alerts, keep each once, show them"),
+    "score": ("holdover.apps.score", "compare annotations with a reference, by the field's rules"),
     "inspect": ("holdover.apps.inspect", "what a model promises: contract, memory, delay, cost"),
     "config": ("holdover.apps.config", "check a configuration, or print its schema"),
     "doctor": ("holdover.apps.doctor", "what of this machine is fit, and what would be slow"),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from holdover.runtime.detect.limits import Limits
-from holdover.runtime.errors import ConfigError
+from holdover.runtime.errors import ConfigError, SourceError
 from holdover.runtime.mqtt_options import MqttOptions, check_name
 
 EPILOG = """\
@@ -110,7 +110,7 @@ def read_config(path: str | Path) -> Config:
         document = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         _check_keys(document, Config, "")
@@ -156,6 +156,8 @@ def _check_values(config: Config) -> None:
     check_name("node", config.node)
     config.mqtt.check()
     ids = [stream.id for stream in config.streams]
+    if sum(stream.source.get("kind") == "stdin" for stream in config.streams) > 1:
+        raise ConfigError("two streams read standard input; only one can")
     for i, stream in enumerate(config.streams):
         check_name("the id of a stream", stream.id)
         if ids.count(stream.id) > 1:
@@ -194,6 +196,18 @@ def _plain(message: str) -> str:
     return re.sub(r" - at `\$\.?(.*)`", lambda m: f" (at {m[1]})" if m[1] else "", message)
 
 
+def _check_sources(config: Config, file: str) -> None:
+    """Hold each source's kind and options against what is installed, without opening it."""
+    from holdover.devices.sources import check_options
+
+    for stream in config.streams:
+        options = dict(stream.source)
+        try:
+            check_options(options.pop("kind"), options)
+        except SourceError as error:
+            raise ConfigError(f"{file}: stream {stream.id}: {error}") from error
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover config`."""
     parser.add_argument("action", choices=("check", "schema"), help="check FILE, or print the JSON schema")
@@ -208,5 +222,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.file:
         raise ConfigError("holdover config check needs a file: holdover config check FILE")
     config = read_config(args.file)
+    _check_sources(config, args.file)
     print(f"{args.file}: fine; node {config.node}, {len(config.streams)} stream(s), broker {config.mqtt.address}")
     return 0

@@ -64,24 +64,37 @@ def run(args: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    daemon = Daemon(read_config(args.config), Path(args.config))
-    signal.signal(signal.SIGTERM, daemon.stop)
-    signal.signal(signal.SIGINT, daemon.stop)
-    signal.signal(signal.SIGHUP, daemon.reload)
-    return daemon.run()
+    asked = Asked()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, asked.hear)
+    return Daemon(read_config(args.config), Path(args.config), asked).run()
+
+
+class Asked:
+    """What signals have asked for; the handlers only note it, and the loop obeys."""
+
+    def __init__(self) -> None:
+        self.stop = self.reload = False
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Note a signal: SIGHUP asks to read the limits again, all others to save and end."""
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop = True
 
 
 class Daemon:
     """The main loop: it alone owns the ledger, the journals and the watches; threads only read and connect."""
 
-    def __init__(self, config: "Config", path: Path) -> None:
+    def __init__(self, config: "Config", path: Path, asked: Asked) -> None:
         from holdover.apps.shipped import find_model
         from holdover.runtime.engine import load
         from holdover.runtime.ledger import Ledger
         from holdover.runtime.sinks.mqtt import MqttSink
 
         self._config, self._path = config, path
-        self._stopping = self._reloading = False
+        self._asked = asked
         self._engine = load(find_model(config.model))
         self._ledger = Ledger(config.ledger.path, config.ledger.max_mb)
         if self._ledger.set_aside:
@@ -105,14 +118,6 @@ class Daemon:
             self._ledger.close()
             raise
         return posts
-
-    def stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Ask the loop to save and end."""
-        self._stopping = True
-
-    def reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Ask the loop to read the limits again."""
-        self._reloading = True
 
     def run(self) -> int:
         """Run the loop; returns the exit code."""
@@ -138,8 +143,8 @@ class Daemon:
     def _loop(self, inlet: "Inlet") -> None:
         pause_s = watchdog_s() or 10.0
         alive = drain = 0.0
-        while not self._stopping:
-            if self._reloading:
+        while not self._asked.stop:
+            if self._asked.reload:
                 self._reload()
             got = inlet.get(0.05)
             if got is not None:
@@ -153,6 +158,8 @@ class Daemon:
                 alive = now
                 notify(f"WATCHDOG=1\nSTATUS={self._status()}")
             if all(post.ended for post in self._posts):
+                if not drain and not self._drained():
+                    log.info("all inputs have ended; waiting up to %.0f s for the broker to take what is left", DRAIN_S)
                 drain = drain or now + DRAIN_S
                 if self._drained() or now > drain:
                     return
@@ -193,7 +200,7 @@ class Daemon:
     def _reload(self) -> None:
         from holdover.apps.config import read_config
 
-        self._reloading = False
+        self._asked.reload = False
         try:
             config = read_config(self._path)
             limits = {stream.id: config.limits_of(stream) for stream in config.streams}
@@ -225,7 +232,10 @@ class Daemon:
 
     def _close(self) -> None:
         for post in self._posts:
-            post.close()
+            try:
+                post.close()
+            except HoldoverError as error:
+                log.error("%s: %s", post.id, error)
             self._sink.publish_retained(f"streams/{post.id}/status", "offline")
         try:
             self._ledger.acknowledge([*self._unacknowledged, *self._sink.close(5.0)])

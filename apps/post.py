@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ log = logging.getLogger("holdover.daemon")
 
 RETRY_S = 5.0
 """How long after a full disk saving is tried again, and the least time between two complaints of it."""
+
+SILENCE_S = 2.0
+"""A live source that gives nothing for so long is missing samples."""
 
 Item = Chunk | BaseException | None
 """What a reader thread hands over: a chunk, the error that ended it, or None at the end of the input."""
@@ -56,6 +60,7 @@ class Post:
         self._saved_at = self._synced_at = time.monotonic()
         self._retry_at = 0.0
         self._told_at = -math.inf
+        self._opened_at = 0.0
         self._thread: threading.Thread | None = None
         self.ended = False
         self.failed: HoldoverError | None = None
@@ -77,13 +82,32 @@ class Post:
             saved = replace_position(saved) if self._journal else None
         if self._journal:
             self._resume_live(saved)
-        elif saved:
+        elif saved and self._fits(saved):
             self._at = saved.at
-            self.feed.source.seek(saved.at)
             self._begin(saved.epoch, saved)
             log.info("%s: going on at sample %d", self.id, saved.at)
         else:
             self._begin(self.feed.source.epoch, None)
+
+    def _fits(self, saved: Checkpoint) -> bool:
+        """Whether a checkpoint is of this recording, and the recording can be read on from there."""
+        try:
+            same = unpack(saved.memory).get("recording") == self._recording
+        except ValueError:
+            same = False
+        if not same:
+            log.warning("%s: the checkpoint is of another recording: beginning anew", self.id)
+            return False
+        if not self.feed.source.seek(saved.at):
+            log.warning("%s: cannot go on at sample %d: reading again from the start", self.id, saved.at)
+            return False
+        return True
+
+    @property
+    def _recording(self) -> list[Any]:
+        """What tells a recording from another, as far as its source says."""
+        source = self.feed.source
+        return [source.name, source.rate_hz, list(self.feed.leads), source.length, source.epoch]
 
     def _resume_live(self, saved: Checkpoint | None) -> None:
         journal = self._journal
@@ -145,8 +169,8 @@ class Post:
             self._take(chunk, chunk.arrived)
             self._at = chunk.end
             return
-        if self._watch is None:
-            self._first(chunk)
+        if self._watch is None and not self._first(chunk):
+            return
         assert self._clock is not None
         before = self._clock.next
         chunk = self._clock.push(chunk, time.monotonic())
@@ -158,15 +182,23 @@ class Post:
             self._complain(error)
         self._take(chunk, chunk.arrived)
 
-    def _first(self, chunk: Chunk) -> None:
-        """The first that is heard of a live source sets the epoch: Unix time of its sample 0."""
+    def _first(self, chunk: Chunk) -> bool:
+        """Set the epoch, the Unix time of sample 0, by the first samples of a live source, or by its silence."""
         assert self._journal is not None
-        rate_hz = self.feed.source.rate_hz
-        arrived = chunk.arrived if math.isfinite(chunk.arrived) else time.time()
-        epoch = round(arrived - chunk.end / rate_hz, 3)
+        now, rate_hz = time.monotonic(), self.feed.source.rate_hz
+        self._opened_at = self._opened_at or now
+        if not len(chunk) and now - self._opened_at < SILENCE_S:
+            return False
+        heard = chunk.arrived if len(chunk) and math.isfinite(chunk.arrived) else time.time()
+        epoch = round(heard - (len(chunk) / rate_hz if len(chunk) else now - self._opened_at), 3)
         self._journal.epoch = epoch
-        self._clock = Holdover(rate_hz)
+        self._clock = Holdover(rate_hz, silence_s=SILENCE_S)
         self._begin(epoch, None)
+        if not len(chunk):
+            nothing = self._clock.push(chunk, self._opened_at)
+            self._at = self._journal.append(nothing) + 1
+            self._take(nothing, math.nan)
+        return True
 
     def _take(self, chunk: Chunk, arrived: float) -> None:
         assert self._watch is not None
@@ -181,10 +213,12 @@ class Post:
         if error is not None:
             self.failed = error if isinstance(error, HoldoverError) else HoldoverError(f"{self.id}: {error!r}")
             log.error("%s: the source ended: %s", self.id, error)
+        else:
+            log.info("%s: the input has ended", self.id)
         if self._watch is not None and error is not None:
             none = np.empty((0, len(self.feed.leads)), np.float32)
             self._chunk(Chunk(0 if self.is_live else self._at, none, fault="source_failed"))
-        if self._watch is not None and (error is not None or not self.is_live):
+        if self._watch is not None:
             self._keep(self._watch.finish(), math.nan)
         self._saved_at = -math.inf
 
@@ -204,7 +238,8 @@ class Post:
         if self._watch is None:
             return
         epoch = self._watch.scene.epoch
-        checkpoint = Checkpoint(self._engine.sha256, self._at, epoch, pack(self._watch.snapshot()))
+        memory = pack({**self._watch.snapshot(), "recording": self._recording})
+        checkpoint = Checkpoint(self._engine.sha256, self._at, epoch, memory)
         try:
             if self._journal:
                 self._journal.sync()

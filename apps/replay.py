@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from holdover.runtime.mqtt_options import check_name
 
-    paths = _paths(args.records)
+    paths = _paths(args.records, args.output)
     if args.plot and not args.output:
         raise UsageError("--plot needs a folder for the picture: add -o OUT")
     if args.jobs < 1 or (args.speed is not None and not 0 < args.speed < math.inf):
@@ -95,18 +95,25 @@ def run(args: argparse.Namespace) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _paths(records: Sequence[str]) -> list[Path]:
+def _paths(records: Sequence[str], output: str | None) -> list[Path]:
     from holdover.devices.sources import records_in
 
     paths: list[Path] = []
     for record in records:
-        paths += records_in(record) if Path(record).is_dir() else [Path(record)]
+        paths += records_in(record) if Path(record).is_dir() else [_record(Path(record))]
+    paths = list(dict.fromkeys(paths))
     stems = Counter(path.stem for path in paths)
-    if twice := [stem for stem, n in stems.items() if n > 1]:
+    if output and (twice := [stem for stem, n in stems.items() if n > 1]):
         raise UsageError(
             f"two records are called {twice[0]}; what is written would overwrite itself: replay them apart"
         )
     return paths
+
+
+def _record(path: Path) -> Path:
+    """The path; of a WFDB record's header, samples or annotations the header, so that a glob names a record once."""
+    header = path.with_suffix(".hea")
+    return header if path.suffix in (".hea", ".dat", ".atr") and header.is_file() else path
 
 
 def _folder(output: str | None) -> Path | None:

@@ -69,10 +69,13 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelId
 
     def time(self, sample: int | None) -> str | None:
-        """The wall-clock time of a sample in ISO 8601 (UTC, milliseconds), None if either is unknown."""
+        """The wall-clock time of a sample in ISO 8601 (UTC, milliseconds), None if unknown or beyond the calendar."""
         if sample is None or self.epoch is None:
             return None
-        when = datetime.fromtimestamp(self.epoch + sample / self.rate_hz, UTC)
+        try:
+            when = datetime.fromtimestamp(self.epoch + sample / self.rate_hz, UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
         return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

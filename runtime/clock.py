@@ -10,14 +10,16 @@ from holdover.runtime.chunk import Chunk
 
 CLOCK_JUMP_S = 2.0
 """A time stamp that goes back by more than this is a clock that was set, not a late sample."""
+MAX_HOLE_S = 86400.0
+"""A time stamp of a live source that goes ahead by more than this is a clock that was set, not a silence."""
 
 
 class SampleClock:
     """Time stamps to places: round((t - t0) * rate), with jitter absorbed.
 
     A stamp within `jitter_s` of where the next sample is expected counts as that sample. Later ones leave a hole,
-    earlier ones repeat or go back and get a place that was there before. A stamp more than `CLOCK_JUMP_S` back is a
-    clock that was set: places count on, and the fault is named.
+    earlier ones repeat or go back and get a place that was there before. A stamp more than `CLOCK_JUMP_S` back, or more
+    than `max_hole_s` ahead, is a clock that was set: places count on, and the fault is named.
 
     Examples
     --------
@@ -26,8 +28,9 @@ class SampleClock:
     [(0, 2, 0, ''), (2, 4, 4, '')]
     """
 
-    def __init__(self, rate_hz: float, jitter_s: float = 0.02) -> None:
+    def __init__(self, rate_hz: float, jitter_s: float = 0.02, max_hole_s: float = MAX_HOLE_S) -> None:
         self.rate_hz = rate_hz
+        self.max_hole_s = max_hole_s
         self.slack = max(jitter_s * rate_hz, 0.75)
         self.next = 0
         self.epoch: float | None = None
@@ -56,7 +59,8 @@ class SampleClock:
         target = (t - self.epoch) * self.rate_hz
         if abs(target - self._following) <= self.slack:
             return self._following, ""
-        if target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz):
+        ahead_s = (target - self.next) / self.rate_hz
+        if ahead_s > self.max_hole_s or target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz):
             self.epoch = t - self.next / self.rate_hz
             return self.next, "clock_jump"
         return max(round(target), 0), ""

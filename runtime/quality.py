@@ -68,7 +68,7 @@ class Quality:
         self._run: NDArray[np.int64] | None = None
         self._hole = 0
         self._state: Literal["waiting", "running", "lost"] = "waiting"
-        self._open: tuple[str, int, int | None] | None = None
+        self._open: tuple[str, int, int | None, bool] | None = None
         self._stamps: tuple[int, int, int] | None = None
         self._named: tuple[str, int] | None = None
 
@@ -173,10 +173,10 @@ class Quality:
             yield Annotation(onset, "~", subtype=-1, aux=REASONS[reason])
         self._state = "lost"
         if self._open:
-            label, began, _ = self._open
-            self._open = (label, began, None)
+            label, began, _, told = self._open
+            self._open = (label, began, None, told)
             return
-        self._open = (REASONS[reason], onset, None)
+        self._open = (REASONS[reason], onset, None, False)
         evidence = {"bridge_s": self.limits.bridge_s, "detection": "suspended"}
         yield Phase(
             label=REASONS[reason], phase="start", onset=onset, at=onset + self.bridge, kind="technical",
@@ -188,8 +188,10 @@ class Quality:
         yield Annotation(at, "~", subtype=0)
         if self._open is None:
             return
-        label, onset, _ = self._open
-        self._open = (label, onset, at)
+        label, onset, _, told = self._open
+        self._open = (label, onset, at, True)
+        if told:
+            return
         held = round(self.settle / self.rate_hz, 3)
         evidence = {"signal_back_sample": at, "detection": "held back", "settle_s": held}
         yield Phase(
@@ -201,7 +203,7 @@ class Quality:
         assert self.next is not None
         now = self.next if until is None else until
         if self._open and self._open[2] is not None and now >= (at := self._open[2] + self.settle):
-            label, onset, end = self._open
+            label, onset, end, _ = self._open
             self._open = None
             yield Phase(
                 label=label, phase="end", onset=onset, at=at, end=end, kind="technical", priority="low",
@@ -246,7 +248,7 @@ class Quality:
             return
         yield from self._due()
         if self._open:
-            label, onset, _ = self._open
+            label, onset, *_ = self._open
             self._open = None
             yield Phase(
                 label=label, phase="end", onset=onset, at=self.next, end=self.next, kind="technical", priority="low",

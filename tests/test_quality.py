@@ -113,10 +113,15 @@ def test_a_second_loss_before_detection_is_back_is_the_same_alarm() -> None:
     assert phases(found) == [
         ("signal_missing", "start", 100, 120),
         ("signal_missing", "update", 100, 150),
-        ("signal_missing", "update", 100, 250),
         ("signal_missing", "end", 100, 250 + SETTLE),
     ]
     assert len([p for p in found if isinstance(p, Lost)]) == 2
+
+
+def test_an_electrode_that_flaps_is_one_alarm_and_no_storm() -> None:
+    troubles = [Trouble("lead_off", at, 30) for at in range(100, 4100, 50)]
+    found = pieces(a_quality(), disturb(wave(6000), troubles))
+    assert [p[1] for p in phases(found)] == ["start", "update", "end"]
 
 
 @pytest.mark.parametrize("level", [0.0, 1.25, -20.5])

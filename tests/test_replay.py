@@ -233,8 +233,8 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path: Path
 
 def test_record_100_has_the_beats_of_its_reference() -> None:
     place = os.environ.get("HOLDOVER_DATA")
-    record = next(iter(Path(place).rglob("100.hea")), None) if place else None
-    if record is None:
+    record = Path(place or "") / "mitdb" / "100.hea"
+    if not record.is_file():
         pytest.skip("HOLDOVER_DATA names no folder with record 100 of the MIT-BIH Arrhythmia Database")
     result = play(record.with_suffix(""), load(find_model()))
     assert sum(a.is_beat for a in result.annotations) == pytest.approx(2273, rel=0.02)

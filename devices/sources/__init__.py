@@ -39,6 +39,11 @@ def open_source(kind: str, options: Mapping[str, Any]) -> Source:
     return source
 
 
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Hold options against what a kind of source takes, without opening it; raises `SourceError` as `open_source`."""
+    _check_options(kind, _load(_entry(kind)), options)
+
+
 def open_file(path: str | Path, **options: Any) -> Source:
     """Open a recording, its kind by its extension; options go to that kind.
 
@@ -103,13 +108,19 @@ def _load(entry: EntryPoint) -> Callable[..., Source]:
 
 
 def _check_options(kind: str, factory: Callable[..., Source], options: Mapping[str, Any]) -> None:
+    from difflib import get_close_matches
     from inspect import signature
 
+    known = signature(factory).parameters
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its options are {', '.join(known)}"
+            raise SourceError(f"source {kind!r} has no option {name!r}; {hint}")
     try:
         signature(factory).bind(**options)
     except TypeError as error:
-        known = ", ".join(signature(factory).parameters)
-        raise SourceError(f"source {kind!r}: {error}; its options are {known}") from None
+        raise SourceError(f"source {kind!r}: {error}; its options are {', '.join(known)}") from None
 
 
 def _missing(kind: str, error: ImportError) -> SourceError:

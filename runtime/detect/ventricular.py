@@ -9,6 +9,8 @@ from holdover.runtime.detect.limits import Limits
 from holdover.runtime.snapshot import Memory
 
 VENTRICULAR = frozenset("VEr")
+SHOWN = 10
+"""Beats of a run whose places are kept as evidence; a run may be hours long."""
 
 
 class Ventricular:
@@ -23,7 +25,8 @@ class Ventricular:
         self.rate_hz = rate_hz
         self.limits = limits
         self._row: list[int] = []
-        self._scores: list[float] = []
+        self._beats = self._last = 0
+        self._score = 1.0
         self._couplet = Episode("ventricular_couplet", "low")
         self._run = Episode("ventricular_run", "medium")
         self._vt = Episode("ventricular_tachycardia", "high", latched=True)
@@ -37,44 +40,47 @@ class Ventricular:
                 yield from self._over(beat.at)
 
     def _longer(self, beat: Annotation) -> Iterator[Phase]:
-        self._row.append(beat.at)
-        self._scores.append(beat.score)
-        n, onset, limits = len(self._row), self._row[0], self.limits
-        score = min(self._scores)
+        if len(self._row) < SHOWN:
+            self._row.append(beat.at)
+        self._beats, self._last = self._beats + 1, beat.at
+        self._score = min(self._score, beat.score)
+        n, onset, limits = self._beats, self._row[0], self.limits
         if n >= limits.vt_beats and self._bpm() >= limits.vt_bpm and not self._vt:
             if self._run:
                 yield self._run.end(beat.at, beat.at, "superseded")
-            yield self._vt.start(onset, beat.at, score, **self._evidence())
+            yield self._vt.start(onset, beat.at, self._score, **self._evidence())
         elif n >= limits.run_beats and not self._run and not self._vt:
-            yield self._run.start(onset, beat.at, score, **self._evidence())
+            yield self._run.start(onset, beat.at, self._score, **self._evidence())
 
     def _over(self, at: int) -> Iterator[Phase]:
-        if len(self._row) == 2:
-            yield self._couplet.start(self._row[0], at, min(self._scores), **self._evidence())
-            yield self._couplet.end(self._row[1], at)
+        if self._beats == 2:
+            yield self._couplet.start(self._row[0], at, self._score, **self._evidence())
+            yield self._couplet.end(self._last, at)
         yield from self._close(at, "recovered")
 
     def _close(self, at: int, reason: EndReason) -> Iterator[Phase]:
         for episode in (self._run, self._vt):
             if episode:
-                yield episode.end(self._row[-1], at, reason, **self._evidence())
-        self._row, self._scores = [], []
+                yield episode.end(self._last, at, reason, **self._evidence())
+        self._row, self._beats, self._last, self._score = [], 0, 0, 1.0
 
     def interrupt(self, end: int, at: int, reason: EndReason) -> Iterator[Phase]:  # noqa: ARG002 (ends at its last beat)
         """See `Rule.interrupt`."""
         yield from self._close(at, reason)
 
     def _bpm(self) -> float:
-        return 60 * self.rate_hz * (len(self._row) - 1) / (self._row[-1] - self._row[0])
+        return 60 * self.rate_hz * (self._beats - 1) / (self._last - self._row[0])
 
     def _evidence(self) -> dict[str, float | list[int]]:
-        return {"beats": len(self._row), "rate_bpm": round(self._bpm(), 1), "beat_samples": self._row[:10]}
+        return {"beats": self._beats, "rate_bpm": round(self._bpm(), 1), "beat_samples": list(self._row)}
 
     def snapshot(self) -> Memory:
         """What is carried."""
-        return {"row": list(self._row), "scores": list(self._scores), "run": self._run.onset, "vt": self._vt.onset}
+        row = {"row": list(self._row), "beats": self._beats, "last": self._last, "score": self._score}
+        return row | {"run": self._run.onset, "vt": self._vt.onset}
 
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""
-        self._row, self._scores = list(memory["row"]), list(memory["scores"])
+        self._row, self._beats = list(memory["row"]), memory["beats"]
+        self._last, self._score = memory["last"], memory["score"]
         self._run.onset, self._vt.onset = memory["run"], memory["vt"]

@@ -1,0 +1,1 @@
+"""Scores of detectors against reference annotations, by the rules of the field (EC57)."""

@@ -1,0 +1,90 @@
+"""What part of a record is compared, and how near two marks must be: times as the WFDB programs write them."""
+
+import math
+from dataclasses import dataclass
+
+from holdover.runtime.errors import UsageError
+
+LEARNING = "5:0"
+WINDOW = ".15"
+
+
+@dataclass(frozen=True)
+class Period:
+    """Start, end and match window of a comparison, in samples.
+
+    `end` -1 means to the end of the reference file (the record's length is unknown), 0 to the end of either file.
+    """
+
+    start: int
+    end: int
+    window: int
+
+
+def period(
+    rate_hz: float, length: int, start: str | None = None, end: str | None = None, window: str | None = None
+) -> Period:
+    """Turn the texts of `-f`, `-t` and `-w` into a `Period`; defaults are 5 minutes, the record's end and 150 ms.
+
+    >>> period(360, 650000)
+    Period(start=108000, end=650000, window=54)
+    >>> period(360, 0, start="0", window="0.05")
+    Period(start=0, end=-1, window=18)
+
+    Raises
+    ------
+    UsageError
+        A text is no time, or the end lies before the start.
+    """
+    first = samples(LEARNING if start is None else start, rate_hz, length)
+    last = (length or -1) if end is None else samples(end, rate_hz, length)
+    if 0 < last < first:
+        raise UsageError(f"the end of the comparison (sample {last}) is before its start (sample {first})")
+    return Period(first, last, samples(WINDOW if window is None else window, rate_hz, length))
+
+
+def samples(text: str, rate_hz: float, length: int = 0) -> int:
+    """Samples of a time written as seconds, m:s, h:m:s, `e` (the record's end) or `sN` (sample N).
+
+    >>> samples("1:0:0.5", 360)
+    1296180
+
+    Raises
+    ------
+    UsageError
+        The text is none of these.
+    """
+    if text == "e":
+        return length
+    try:
+        if text.startswith("s"):
+            return _not_negative(int(text[1:]))
+        parts = [float(part or "0") for part in text.split(":")]
+        if len(parts) > 3 or not text:
+            raise ValueError(text)
+        seconds = sum(part * 60.0**k for k, part in enumerate(reversed(parts)))
+        return _not_negative(math.floor(seconds * rate_hz + 0.5))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{text!r} is no time: expected seconds, m:s, h:m:s, e, or sN for sample N") from error
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError(value)
+    return value
+
+
+def clock(at: int, rate_hz: float) -> str:
+    """Write a duration in samples as the WFDB library does, 12 characters wide.
+
+    >>> clock(417794, 360.0)
+    '   19:20.539'
+    """
+    seconds = int(at / rate_hz)
+    milli = int((at - seconds * rate_hz) * 1000 / rate_hz + 0.5)
+    if milli == 1000:
+        seconds, milli = seconds + 1, 0
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    lead = f"{hours:2d}:{minutes:02d}" if hours else f"   {minutes:2d}"
+    return f"{lead}:{seconds:02d}.{milli:03d}"
