@@ -1,6 +1,7 @@
 """How the subscriber shows alerts: a table on a terminal, JSON lines in a pipe."""
 
 import importlib.util
+import math
 import sys
 import time
 from collections import deque
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (("time", 8), ("priority", 8), ("phase", 6), ("label", 25), ("from", 21), ("score", 5))
+LONGEST_CELL = 100
 COLOURS = {"high": "bold red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
@@ -34,7 +36,7 @@ class JsonView:
     def alert(self, content: dict[str, Any], received: float) -> None:
         """Write one line."""
         line = msgspec.json.encode(content | {"received_time": _iso(received)})
-        sys.stdout.write(line.decode() + "\n")
+        sys.stdout.buffer.write(line + b"\n")
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
@@ -116,16 +118,30 @@ def plain(text: str) -> str:
 
 
 def _cells(content: dict[str, Any], received: float) -> tuple[str, ...]:
-    score = content.get("score")
-    said = (
+    return (
         time.strftime("%H:%M:%S", time.localtime(received)),
-        content.get("priority", ""),
-        content.get("phase", ""),
-        content.get("label", ""),
-        f"{content.get('node', '?')}/{content.get('stream', '?')}",
-        f"{score:.2f}" if isinstance(score, (int, float)) else "",
+        _text(content.get("priority", "")),
+        _text(content.get("phase", "")),
+        _text(content.get("label", "")),
+        f"{_text(content.get('node'))}/{_text(content.get('stream'))}",
+        _score(content.get("score")),
     )
-    return tuple(plain(str(value)) for value in said)
+
+
+def _text(value: object) -> str:
+    """A field that should be text, and may be anything."""
+    return plain(value[:LONGEST_CELL]) if isinstance(value, str) else "?"
+
+
+def _score(value: object) -> str:
+    """A number that fits its column, "?" for one that does not, and nothing for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    try:
+        number = float(value)
+    except OverflowError:
+        return "?"
+    return f"{number:.2f}" if math.isfinite(number) and -10 < number < 99.99 else "?"
 
 
 def _iso(when: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 NAMES = ("event_id", "episode_id", "label", "phase", "priority", "node", "stream", "event_time")
+LONGEST_VALUE = 1024
 
 
 class Hook:
@@ -27,15 +28,19 @@ class Hook:
 
     def run(self, content: dict[str, Any]) -> str:
         """Run it and wait; "" or what went wrong, in words."""
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", self.command],
-            stdin=subprocess.PIPE,
-            stdout=sys.stderr.fileno(),
-            env=os.environ | _environment(content),
-            start_new_session=True,
-        )
+        body = msgspec.json.encode(content) + b"\n"
         try:
-            process.communicate(msgspec.json.encode(content) + b"\n", timeout=self.limit_s)
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", self.command],
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr.fileno(),
+                env=os.environb | _environment(content),
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"cannot be started ({error.strerror})"
+        try:
+            process.communicate(body, timeout=self.limit_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -45,6 +50,18 @@ class Hook:
         return f"exit status {process.returncode}" if process.returncode else ""
 
 
-def _environment(content: dict[str, Any]) -> dict[str, str]:
-    known = {name: content.get(name) for name in NAMES}
-    return {f"HOLDOVER_{k.upper()}": str(v).replace("\0", "") for k, v in known.items() if v is not None}
+def _environment(content: dict[str, Any]) -> dict[bytes, bytes]:
+    """The main fields as UTF-8, each cut to `LONGEST_VALUE` bytes; all of them are on standard input."""
+    known = {name: _value(content.get(name)) for name in NAMES}
+    return {f"HOLDOVER_{name.upper()}".encode(): value for name, value in known.items() if value is not None}
+
+
+def _value(value: object) -> bytes | None:
+    if not isinstance(value, (str, int, float)):
+        return None
+    try:
+        text = str(value)[:LONGEST_VALUE].replace("\0", "")
+    except ValueError:
+        return None
+    whole = text.encode("utf-8", "replace")[:LONGEST_VALUE].decode("utf-8", "ignore")
+    return whole.encode()

@@ -74,13 +74,16 @@ class Inbox:
         handled
             Nothing is left to do for them.
         """
+        rows = [(*letter[:4], received, msgspec.json.encode(letter.content), handled) for letter in letters]
         with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
-            new = [
-                self._db.execute(INSERT, (*letter[:4], received, msgspec.json.encode(letter.content), handled)).rowcount
-                for letter in letters
-            ]
-            self._db.execute("COMMIT")
+            try:
+                new = [self._db.execute(INSERT, row).rowcount for row in rows]
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
         return [bool(count) for count in new]
 
     def unhandled(self) -> list[Letter]:

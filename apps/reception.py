@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH = 64
 LONGEST_ID = 200
+DEEPEST = 100
 
 
 class Reception:
@@ -34,7 +35,8 @@ class Reception:
     Attributes
     ----------
     tally
-        How many were "new", "repeated", "unreadable" or "retained"; "missing" is what holes in `stream_seq` tell.
+        How many were "new", "repeated", "unreadable" or "retained"; "missing" is what holes in `stream_seq` tell, "failed"
+        counts runs of the hook that failed.
     """
 
     def __init__(
@@ -138,8 +140,7 @@ class Reception:
         if content is None:
             self._note("unreadable", f"what comes on {message.topic} is no alert (JSON with event_id): not stored")
             return None
-        seq = content.get("stream_seq")
-        return Letter(content["event_id"], levels[0], levels[2], seq if isinstance(seq, int) else None, content)
+        return Letter(content["event_id"], levels[0], levels[2], _sequence_number(content), content)
 
     def _check_sequence(self, letter: Letter) -> None:
         if letter.stream_seq is None:
@@ -156,6 +157,7 @@ class Reception:
             return
         failure = self.hook.run(letter.content)
         if failure:
+            self.tally["failed"] += 1
             self._say(f"the hook failed for {letter.event_id}: {failure}; tried again at the next start")
         else:
             self.inbox.handle(letter.event_id)
@@ -196,4 +198,21 @@ def _decode(payload: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     key = content.get("event_id") if isinstance(content, dict) else None
-    return content if isinstance(key, str) and 0 < len(key) <= LONGEST_ID else None
+    return content if isinstance(key, str) and 0 < len(key) <= LONGEST_ID and _is_shallow(content) else None
+
+
+def _is_shallow(content: dict[str, Any]) -> bool:
+    """Not nested so deep that writing it as JSON again could exhaust the stack."""
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        inside = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
+        level = [part for part in inside if isinstance(part, (dict, list))]
+        if not level:
+            return True
+    return False
+
+
+def _sequence_number(content: dict[str, Any]) -> int | None:
+    """`stream_seq`, if it is a count that SQLite can hold."""
+    seq = content.get("stream_seq")
+    return seq if type(seq) is int and 0 < seq < 2**63 else None

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -89,7 +90,8 @@ class Journal:
         try:
             self._resume()
         except BaseException as error:
-            self.close()
+            with suppress(JournalError):
+                self.close()
             if isinstance(error, OSError) and not isinstance(error, LedgerError):
                 raise self._refused(error) from error
             raise
@@ -106,9 +108,10 @@ class Journal:
         if chunk.x.ndim != 2 or chunk.x.shape[1] != len(self.channels):
             raise JournalError(f"a chunk has the shape {chunk.x.shape}, expected (samples, {len(self.channels)})")
         number, record = self.next, pack_record(self.next, chunk)
-        if self._fd < 0 or self._size + len(record) > self.segment_bytes:
-            self._roll(len(record))
-        self._write(record)
+        with self._explained():
+            if self._fd < 0 or self._size + len(record) > self.segment_bytes:
+                self._roll(len(record))
+            self._write(record)
         self._note(number, chunk)
         return number
 
@@ -121,16 +124,19 @@ class Journal:
             The disk refuses.
         """
         if self._fd >= 0:
-            try:
+            with self._explained():
                 os.fdatasync(self._fd)
-            except OSError as error:
-                raise self._refused(error) from error
 
     def read(self, number: int) -> Iterator[tuple[int, Chunk]]:
         """Every record from `number` on, each with its own, as it was appended.
 
         Those that are missing in between were damaged, and are counted in `damaged`; those before `oldest` have left
         the ring.
+
+        Raises
+        ------
+        JournalError
+            The disk refuses.
         """
         self.damaged = 0
         expected = max(number, self.oldest)
@@ -155,7 +161,8 @@ class Journal:
         finally:
             self._fd = self._lock = -1
             for fd in open_fds:
-                os.close(fd)
+                with suppress(OSError):
+                    os.close(fd)
 
     def _resume(self) -> None:
         """Take up the last segment where its last whole record ends; what is torn after it is cut off."""
@@ -199,17 +206,17 @@ class Journal:
         """Go on in a new segment, and let go of the oldest ones."""
         if self._fd >= 0:
             self.sync()
-            os.close(self._fd)
-            self._fd = -1
+            old, self._fd = self._fd, -1
+            os.close(old)
         self._make_room(need)
         path = self.folder / f"{self.next:012d}{SUFFIX}"
         try:
             self._fd, self._size = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), 0
             self._write(msgspec.json.encode(self._new_head()) + b"\n")
             _sync_folder(self.folder)
-        except OSError as error:
+        except OSError:
             self._give_up(path)
-            raise error if isinstance(error, JournalError) else self._refused(error) from error
+            raise
 
     def _new_head(self) -> JournalHead:
         return JournalHead(
@@ -222,10 +229,13 @@ class Journal:
         )
 
     def _give_up(self, path: Path) -> None:
+        """Close a segment that has no record yet; where it cannot be deleted, the next attempt empties it."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            path.unlink(missing_ok=True)
+            fd, self._fd = self._fd, -1
+            with suppress(OSError):
+                os.close(fd)
+            with suppress(OSError):
+                path.unlink()
 
     def _make_room(self, need: int) -> None:
         if need + 4096 > self.max_bytes:
@@ -247,10 +257,20 @@ class Journal:
         try:
             while done < len(data):
                 done += os.pwrite(self._fd, data[done:], self._size + done)
-        except OSError as error:
-            os.ftruncate(self._fd, self._size)
-            raise self._refused(error) from error
+        except OSError:
+            with suppress(OSError):  # what is left of a torn record is overwritten by the next one
+                os.ftruncate(self._fd, self._size)
+            raise
         self._size += len(data)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except LedgerError:
+            raise
+        except OSError as error:
+            raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> JournalError:
         return JournalError(
@@ -273,6 +293,8 @@ class Journal:
             data = path.read_bytes()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise JournalError(f"the journal {path} cannot be read ({error.strerror}): see to its disk") from error
         for number, end, chunk in unpack_records(data):
             if chunk.x.shape[1] == len(self.channels):
                 yield number, end, chunk

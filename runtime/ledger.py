@@ -154,7 +154,7 @@ class Ledger:
         Raises
         ------
         LedgerFull
-            No room even after forgetting what was sent; nothing is stored.
+            No room even after forgetting what was sent, or the disk refuses for now; nothing is stored.
         """
         self._commits += 1
         if self._commits % PRUNE_EVERY == 0:

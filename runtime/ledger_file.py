@@ -35,7 +35,7 @@ ROW = "id, stream, event_id, body, stream_seq, arrived, resumed, created, state"
 
 
 class LedgerFull(LedgerError):
-    """The ledger or its disk has no room: nothing of what was asked is stored, and it may be asked again."""
+    """The ledger has no room, or its disk refuses for now: nothing of what was asked is stored; ask again later."""
 
 
 def hold(path: Path) -> int:
@@ -106,13 +106,13 @@ def open_or_set_aside(path: Path, max_mb: float) -> tuple[sqlite3.Connection, Pa
         return _open(path, max_mb), None
     except sqlite3.DatabaseError as error:
         if not _is_damage(error):
-            raise explained(error, path) from error
+            raise _cannot_open(error, path) from error
     try:
         aside = _set_aside(path)
         db = _open(path, max_mb)
         _restore(db, *_salvage(aside))
     except sqlite3.Error as error:
-        raise explained(error, path) from error
+        raise _cannot_open(error, path) from error
     except LedgerError:
         raise
     except OSError as error:
@@ -121,7 +121,7 @@ def open_or_set_aside(path: Path, max_mb: float) -> tuple[sqlite3.Connection, Pa
 
 
 def explained(error: sqlite3.Error, path: Path) -> LedgerError:
-    """The error in our words: no room, or what else SQLite found."""
+    """An error at run time in our words: no room, a disk that refuses for now, or what else SQLite found."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_FULL or code in (
         sqlite3.SQLITE_IOERR_WRITE,
@@ -135,7 +135,23 @@ def explained(error: sqlite3.Error, path: Path) -> LedgerError:
         )
     if _is_damage(error):
         return LedgerError(f"the ledger {path} is damaged ({error}): start again, it is then set aside by itself")
+    if _is_refusal(error):
+        return LedgerFull(
+            f"the ledger {path} cannot be written now ({error}): nothing was stored, and it is tried again; "
+            "see whether its disk fails, or its file system turned read-only"
+        )
     return LedgerError(f"the ledger {path} cannot be used: {error}")
+
+
+def _cannot_open(error: sqlite3.Error, path: Path) -> LedgerError:
+    known = explained(error, path)
+    if isinstance(known, LedgerFull) and _is_refusal(error):
+        return LedgerError(f"the ledger {path} cannot be opened: {error}; expected a disk that can be written")
+    return known
+
+
+def _is_refusal(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

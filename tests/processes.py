@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -129,6 +129,9 @@ class Daemon:
         """End it as a power cut would."""
         self.process.kill()
         self.process.wait()
+        if self.process.stdin:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def end(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for it; its exit status."""

@@ -167,3 +167,28 @@ def test_what_is_no_toml_is_refused(text: bytes, tmp_path: Path) -> None:
     path.write_bytes(text)
     with pytest.raises(ConfigError, match="is not TOML"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ('kind = "tpc", port = 1, rate_hz = 250', "tcp"),
+        ('kind = "tcp", prot = 1, rate_hz = 250', "did you mean 'port'"),
+        ('kind = "npz", path = "x.npz", leed = "II"', "did you mean 'lead'"),
+    ],
+)
+def test_check_names_a_source_that_cannot_be(source: str, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "holdover.toml"
+    path.write_text(f'[[streams]]\nid = "bed"\nsource = {{ {source} }}\n')
+    done = holdover("config", "check", path)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "bed" in done.stderr
+
+
+def test_only_one_stream_reads_standard_input(tmp_path: Path) -> None:
+    path = tmp_path / "holdover.toml"
+    stream = '[[streams]]\nid = "{}"\nsource = {{ kind = "stdin", rate_hz = 250 }}\n'
+    path.write_text(stream.format("a") + stream.format("b"))
+    with pytest.raises(ConfigError, match="only one can"):
+        read_config(path)

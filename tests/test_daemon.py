@@ -1,5 +1,6 @@
 """`holdover run` as a process: several streams, signals, brokers and disks that fail, sensors that talk nonsense."""
 
+import json
 import os
 import resource
 import signal
@@ -441,6 +442,51 @@ def test_the_end_of_standard_input_is_the_end(broker: Broker, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr.decode()
     assert ("tachycardia", "start") in labels(tmp_path / "ledger.db")
     assert delivered(tmp_path / "ledger.db")
+
+
+def test_lines_that_end_give_what_a_replay_gives(broker: Broker, tmp_path: Path) -> None:
+    source = 'id = "bed"\nsource = { kind = "stdin", rate_hz = 360, leads = "MLII", unit = "mV" }'
+    config = configure(tmp_path, broker.port, source)
+    samples = np.array([float(line) for line in lines_of(signal_mv()[:36000])], np.float32)
+    (tmp_path / "lines.txt").write_bytes(b"".join(lines_of(samples)))
+    with (tmp_path / "lines.txt").open("rb") as lines:
+        done = subprocess.run([*HOLDOVER, "run", str(config)], stdin=lines, capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr.decode()
+    live = [(b["label"], b["phase"], b["event_sample"]) for b in bodies(tmp_path / "ledger.db")]
+    whole = [json.loads(line) for line in replayed(a_recording(tmp_path / "whole.npz", samples), "bed")]
+    assert live == [(b["label"], b["phase"], b["event_sample"]) for b in whole]
+
+
+@pytest.mark.parametrize("stamp", ["1e15", "1e30", "-1e300", "nan", "1731535999.9"])
+def test_one_impossible_stamp_neither_ends_the_daemon_nor_poisons_its_journal(stamp: str, tmp_path: Path) -> None:
+    source = 'id = "bed"\nsource = { kind = "stdin", rate_hz = 360, leads = "MLII", time = "s" }'
+    config = configure(tmp_path, free_port(), source, ledger="checkpoint_s = 3600")
+    x = signal_mv()
+    lines = [f"{1.7e9 + i / 360:.6f},{x[i]:.4f}\n" for i in range(7200)]
+    for i in range(2):
+        with Daemon(config, stdin=subprocess.PIPE) as daemon:
+            daemon.ready()
+            assert daemon.process.stdin is not None
+            daemon.process.stdin.write("".join([*lines[:3600], f"{stamp},0.1\n", *lines[3600:]]).encode())
+            daemon.process.stdin.flush()
+            wait_until(lambda: daemon.is_up() and len(list(tmp_path.rglob("*.journal"))) > 0, "a journal")
+            time.sleep(1)
+            assert daemon.is_up(), daemon.talk()
+            daemon.kill() if i == 0 else daemon.stop()
+            assert "Traceback" not in daemon.talk()
+
+
+def test_another_recording_under_the_same_name_begins_anew(tmp_path: Path) -> None:
+    first = configure(tmp_path, free_port(), from_file("bed", a_recording(tmp_path / "one.npz"), 60))
+    with Daemon(first) as daemon:
+        wait_until(lambda: len(rows(tmp_path / "ledger.db")) >= 3, "three alerts")
+        assert daemon.stop() == 0
+    other = a_recording(tmp_path / "other.npz", signal_mv()[: 60 * 360][::-1].copy())
+    with any_broker() as broker, Daemon(configure(tmp_path, broker.port, from_file("bed", other, 200))) as daemon:
+        daemon.hear("another recording: beginning anew")
+        assert daemon.end() == 0, daemon.talk()
+    expected = replayed(other, "bed")
+    assert bare(bodies(tmp_path / "ledger.db"))[-len(expected) :] == expected
 
 
 def test_text_in_row_7_ends_the_daemon_with_3_and_its_place(broker: Broker, tmp_path: Path) -> None:
