@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -179,16 +180,15 @@ class Daemon:
         from holdover.runtime.ledger import LedgerFull
 
         self._unacknowledged += self._sink.poll()
-        try:
+        with suppress(LedgerFull):
             if self._unacknowledged:
                 self._ledger.acknowledge(self._unacknowledged)
                 self._unacknowledged = []
-        except LedgerFull:
-            log.debug("the ledger is full; acknowledgements wait")
-        if self._sink.connected:
-            there = set(self._unacknowledged)
-            rows = self._ledger.unsent(limit=self._sink.window + len(there))
-            self._sink.send([row for row in rows if row.id not in there])
+        with suppress(LedgerFull):
+            if self._sink.connected:
+                there = set(self._unacknowledged)
+                rows = self._ledger.unsent(limit=self._sink.window + len(there))
+                self._sink.send([row for row in rows if row.id not in there])
         for post in self._posts:
             if self._signals.get(post.id) != post.signal:
                 self._signals[post.id] = post.signal

@@ -35,8 +35,8 @@ class Reception:
     Attributes
     ----------
     tally
-        How many were "new", "repeated", "unreadable" or "retained"; "missing" is what holes in `stream_seq` tell, "failed"
-        counts runs of the hook that failed.
+        How many were "new", "repeated", "unreadable" or "retained"; "missing" is what holes in `stream_seq` tell,
+        "failed" counts runs of the hook that failed.
     """
 
     def __init__(

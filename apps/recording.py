@@ -93,13 +93,25 @@ def stream_name(name: str) -> str:
 
 
 def read_signal(path: Path, engine: Engine, lead: str | None, options: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The samples of the model's first lead, (samples,), in its unit; NaN where missing."""
+    """The samples of the model's first lead, (samples,), in its unit; NaN where missing.
+
+    Raises
+    ------
+    UsageError
+        If that would be more than 500 million, holes included.
+    """
+    from holdover.runtime.errors import UsageError
+
     feed: Feed = open_recording(path, engine.contract, lead, **options)
     chunks = list(feed.chunks())
     feed.source.close()
     if not chunks:
         return np.empty(0, np.float32)
-    x = np.full(max(c.end for c in chunks) - chunks[0].at, np.nan, np.float32)
+    count = max(c.end for c in chunks) - chunks[0].at
+    if count > 500_000_000:
+        hours = count / feed.source.rate_hz / 3600
+        raise UsageError(f"{path}, {hours:.0f} hours, is too long to draw: give a range with -f and -t")
+    x = np.full(count, np.nan, np.float32)
     for chunk in chunks:
         if chunk.at >= chunks[0].at:
             x[chunk.at - chunks[0].at : chunk.end - chunks[0].at] = chunk.x[:, 0]

@@ -121,7 +121,9 @@ def _close(reception: "Reception", inbox: "Inbox") -> None:
 def _summary(reception: "Reception") -> str:
     tally = reception.tally
     parts = [f"{tally['new']} alerts"]
-    parts += [f"{tally[kind]} {kind}" for kind in ("repeated", "unreadable", "retained", "missing") if tally[kind]]
+    parts += [
+        f"{tally[kind]} {kind}" for kind in ("repeated", "unreadable", "retained", "missing", "failed") if tally[kind]
+    ]
     return ", ".join(parts)
 
 

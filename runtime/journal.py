@@ -279,7 +279,9 @@ class Journal:
         )
 
     def _segments(self) -> list[tuple[int, Path]]:
-        found = [path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isascii() and path.stem.isdecimal()]
+        with self._explained():
+            paths = list(self.folder.glob(f"*{SUFFIX}"))
+        found = [path for path in paths if path.stem.isascii() and path.stem.isdecimal()]
         return sorted((int(path.stem), path) for path in found)
 
     def _segments_with_follower(self) -> list[tuple[Path, int]]:

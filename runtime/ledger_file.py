@@ -17,6 +17,12 @@ MAGIC = b"SQLite format 3\x00"
 APPLICATION_ID = 0x484F4C44
 VERSION = 1
 SIDE_FILES = ("-wal", "-shm")
+NO_ROOM = (
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+)
 
 TABLES = (
     """CREATE TABLE stream (
@@ -123,12 +129,7 @@ def open_or_set_aside(path: Path, max_mb: float) -> tuple[sqlite3.Connection, Pa
 def explained(error: sqlite3.Error, path: Path) -> LedgerError:
     """An error at run time in our words: no room, a disk that refuses for now, or what else SQLite found."""
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF == sqlite3.SQLITE_FULL or code in (
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_FSYNC,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-        sqlite3.SQLITE_IOERR_TRUNCATE,
-    ):
+    if code & 0xFF == sqlite3.SQLITE_FULL or code in NO_ROOM:
         return LedgerFull(
             f"the ledger {path} has no room ({error}): nothing was stored; make room on the disk, "
             "bring the broker back so that alerts leave, or raise its limit"
@@ -151,7 +152,8 @@ def _cannot_open(error: sqlite3.Error, path: Path) -> LedgerError:
 
 
 def _is_refusal(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code not in NO_ROOM and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

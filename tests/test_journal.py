@@ -1,5 +1,6 @@
 """The journal gives back exactly what was appended, whatever happened to its files."""
 
+import errno
 import math
 import os
 import shutil
@@ -274,6 +275,89 @@ def test_a_disk_that_is_full_leaves_no_half_record(tmp_path: Path) -> None:
     command = [sys.executable, "-c", REFUSING_DISK, str(tmp_path), tests]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "ok" in done.stdout, done.stderr
+
+
+class ReadOnly:
+    """The system as it is on a file system that turned read-only: these calls fail."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *names: str) -> None:
+        for owner, name in ((Path if name in ("stat", "unlink", "glob", "read_bytes") else os, name) for name in names):
+            patch.setattr(owner, name, self._refuse)
+
+    def _refuse(self, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+EVERYTHING = ("pwrite", "ftruncate", "unlink", "open", "fdatasync", "fsync")
+
+
+@pytest.mark.parametrize("refused", [("pwrite", "ftruncate"), EVERYTHING, ("stat",), ("unlink",), ("glob",), ("open",)])
+def test_a_file_system_that_turns_read_only_is_a_journal_error_and_no_more(
+    tmp_path: Path, refused: tuple[str, ...]
+) -> None:
+    journal = open_journal(tmp_path, max_mb=0.125)
+    append_many(journal, 300)
+    for _ in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            ReadOnly(patch, *refused)
+            with pytest.raises(JournalError, match="Read-only"):
+                append_many_more(journal, 100)
+        assert append_many_more(journal, 20) == journal.next - 1
+    found = dict(journal.read(0))
+    assert list(found) == list(range(journal.oldest, journal.next))
+    assert_same(list(found.values()), [a_chunk(number) for number in found])
+    assert journal.damaged == 0
+    journal.close()
+    journal = open_journal(tmp_path, max_mb=0.125)
+    assert journal.next == max(found) + 1
+    journal.close()
+
+
+def append_many_more(journal: Journal, count: int) -> int:
+    """Go on where the journal is; the last number."""
+    return [journal.append(a_chunk(journal.next)) for _ in range(count)][-1]
+
+
+def test_half_a_record_that_cannot_be_cut_off_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = open_journal(tmp_path)
+    append_many(journal, 3)
+    pwrite = os.pwrite
+
+    def half(fd: int, data: bytes, at: int) -> int:
+        if len(data) < 600:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pwrite(fd, data[: len(data) // 2 + 1], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", half)
+        ReadOnly(patch, "ftruncate")
+        with pytest.raises(JournalError, match="Input/output"):
+            journal.append(a_chunk(3, 500))
+    assert_same([chunk for _, chunk in journal.read(0)], [a_chunk(number) for number in range(3)])
+    assert journal.append(a_chunk(3, 5)) == 3
+    assert journal.append(a_chunk(4)) == 4
+    expected = [a_chunk(0), a_chunk(1), a_chunk(2), a_chunk(3, 5), a_chunk(4)]
+    assert_same([chunk for _, chunk in journal.read(0)], expected)
+    journal.close()
+    journal = open_journal(tmp_path)
+    assert_same([chunk for _, chunk in journal.read(0)], expected)
+    journal.close()
+
+
+def test_a_disk_that_cannot_be_read_or_synced_is_a_journal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    append_many(journal, 3)
+    with monkeypatch.context() as patch:
+        ReadOnly(patch, "fdatasync", "read_bytes")
+        with pytest.raises(JournalError, match="cannot be read"):
+            list(journal.read(0))
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.sync()
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.close()
+    open_journal(tmp_path).close()
 
 
 KILLED = """

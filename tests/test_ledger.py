@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from holdover.runtime.errors import LedgerError
 from holdover.runtime.ledger import Checkpoint, Ledger, LedgerFull
+from holdover.runtime.ledger_file import explained
 from tests.brokers import POSITION, an_alert, fill
 
 
@@ -187,6 +188,37 @@ def test_a_full_disk_is_survived(tmp_path: Path) -> None:
     mount = f"mount -t tmpfs -o size=2m none {tmp_path} && head -c 1000000 /dev/zero > {tmp_path}/ballast"
     run = f"{mount} && exec {sys.executable} -c '{FULL_DISK}' {tmp_path} {tests} 0"
     assert "ok" in _in_a_process("unshare", "--mount", "sh", "-c", run)
+
+
+def test_a_ledger_that_turns_read_only_keeps_what_it_has_and_goes_on_later(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        fill(ledger, 1)
+        ledger._db.execute("PRAGMA query_only = 1")
+        with pytest.raises(LedgerFull, match=r"cannot be written now .* it is tried again"):
+            fill(ledger, 2)
+        with pytest.raises(LedgerFull):
+            ledger.acknowledge([1])
+        assert ledger.depth()[0] == 1
+        ledger._db.execute("PRAGMA query_only = 0")
+        fill(ledger, 2)
+        assert [row.stream_seq for row in ledger.unsent()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_READONLY_DIRECTORY, LedgerFull),
+        (sqlite3.SQLITE_IOERR, LedgerFull),
+        (sqlite3.SQLITE_IOERR_READ, LedgerFull),
+        (sqlite3.SQLITE_IOERR_WRITE, LedgerFull),
+        (sqlite3.SQLITE_CORRUPT, LedgerError),
+        (sqlite3.SQLITE_MISUSE, LedgerError),
+    ],
+)
+def test_a_disk_that_fails_at_run_time_is_tried_again(code: int, kind: type[LedgerError]) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert type(explained(error, Path("ledger.db"))) is kind
 
 
 def test_a_damaged_ledger_is_set_aside_and_what_can_be_read_goes_on(tmp_path: Path) -> None:

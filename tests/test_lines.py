@@ -1,5 +1,6 @@
 """Live lines of text: a real pipe, a real terminal, real sockets, and what goes wrong on them."""
 
+import errno
 import json
 import logging
 import os
@@ -303,6 +304,30 @@ def test_one_sender_after_another_is_listened_to(collect: Callable[[Lines], Coll
         collector.until(3 if text[:1] == b"4" else 2)
     assert collector.values == [1, 2, 4]
     assert source.channels == ("MLII",)
+
+
+def test_a_call_that_cannot_be_taken_is_told_once_and_does_not_end_the_listening(
+    collect: Callable[[Lines], Collector], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_tcp(port=0, listen=True, rate_hz=100)
+    server: socket.socket = getattr(source.feed, "_server")  # noqa: B009 - only a listener has one
+    refusals = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "aborted")]
+
+    class Refusing:
+        fileno, close = server.fileno, server.close
+
+        def accept(self) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return server.accept()
+
+    setattr(source.feed, "_server", Refusing())  # noqa: B010 - as above
+    collector = collect(source)
+    with socket.create_connection(server.getsockname()) as sender:
+        sender.sendall(b"7\n")
+        assert collector.until(1) == [7]
+    assert len([record for record in caplog.records if "no call can be taken" in record.message]) == 1
+    assert collector.stop() < 0.5
 
 
 def test_a_flood_comes_whole_and_in_order(collect: Callable[[Lines], Collector]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdover.apps import recording
 from holdover.devices import sources
 from holdover.devices.sources import csv_file, edf_file, npz_file, units, wfdb_record
 from holdover.devices.sources.recording import distinct, place
-from holdover.runtime.errors import SourceError
+from holdover.runtime.chunk import Chunk
+from holdover.runtime.errors import SourceError, UsageError
+from holdover.runtime.resample import Resampler
 
 RATE_HZ = 50.0
 OPENERS: dict[str, Callable[..., Any]] = {
@@ -226,7 +230,7 @@ def test_a_wish_that_cannot_be_is_refused_in_words(kind: str, check: str, record
         opened(kind, recordings[kind], **options)
 
 
-@pytest.mark.parametrize("rate_hz", [0, -360, 1e7, float("nan"), "fast", True])
+@pytest.mark.parametrize("rate_hz", [0, -360, 0.0009, 1e7, float("nan"), "fast", True])
 @pytest.mark.parametrize("kind", ["csv", "npz", "npy"])
 def test_a_rate_that_cannot_be_is_refused(kind: str, rate_hz: Any, recordings: dict[str, Path]) -> None:
     with pytest.raises(SourceError, match="rate"):
@@ -374,11 +378,91 @@ def test_stamps_that_repeat_or_jump_back_are_placed_and_said(tmp_path: Path) -> 
         ("1,2\n", {"rate_hz": 1, "leads": ["x"]}, "2 columns and 1 names"),
         (b"a,b\n1\x00,2\n", {"rate_hz": 1}, "zero bytes"),
         ("1\n" + "2" * 3_000_000 + "\n", {"rate_hz": 1}, "rec.csv"),
+        ("a,b\r1,2\r3,4\r", {"rate_hz": 1}, "row 2 cannot be split.*old Mac"),
+        ("a,b\n1," + "2" * 200_000 + "\n3,4\n", {"rate_hz": 1, "lead": "b"}, "row 2"),
+        ('a,b\n1,"' + "2" * 200_000 + '"\n3,4\n', {"rate_hz": 1}, "row 2 cannot be split.*limit"),
+        ('"' + "a" * 200_000 + '",b\n1,2\n', {"rate_hz": 1}, "row 1 cannot be split.*limit"),
+        ("1,2\n", {"rate_hz": 1, "separator": "ab"}, "row 1 cannot be split"),
+        ("t,ECG\n  \n \n", {}, "row 2: only blank rows"),
+        ("t,ECG\n0,1\n2000,2\n4000,3\n", {}, "rate of 0.0005 Hz cannot be.*time_ms"),
+        (
+            "t,ECG\n0,1\n1700000000000,2\n",
+            {},
+            "row 3, column t: .* like milliseconds; divide .* 1000 or name .* time_ms",
+        ),
+        ("t,ECG\n1700000000000000,1\n", {}, "row 2, column t: .* like microseconds; divide .* 1000000 or .* time_us"),
+        ("t,ECG\n1700000000000000000,1\n", {}, "row 2, column t: .* like nanoseconds; divide"),
+        ("t,ECG\n0,1\n9999999999,2\n", {}, "row 3, column t: .* no time between 1970 and 2200"),
+        ("time_ms,ECG\n0,1\n9999999999000,2\n", {}, "row 3, column time_ms: .* no time between"),
+        ("t,ECG\n2999-01-01 00:00:00,1\n2999-01-01 00:00:01,1\n", {}, "row 2, column t: .* no time between"),
     ],
 )
 def test_a_text_file_that_cannot_be_is_refused(text: str, options: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=says):
         played(csv_file.open(_csv(tmp_path, text), **options))
+
+
+@pytest.mark.parametrize(("name", "scale"), [("time_ms", 1e3), ("timestamp_ms", 1e3), ("time_us", 1e6), ("t", 1)])
+def test_unix_stamps_are_read_in_the_unit_that_their_column_names(name: str, scale: float, tmp_path: Path) -> None:
+    rows = "".join(f"{(1_700_000_000 + i / 4) * scale:.2f},{i}\n" for i in range(8))
+    source = csv_file.open(_csv(tmp_path, f"{name},ECG\n{rows}"))
+    assert (source.rate_hz, source.epoch, source.length) == (4.0, 1.7e9, 8)
+
+
+def test_a_file_whose_stamps_go_on_is_resumed_exactly_at_any_place(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "t,ECG\n" + "".join(f"{t},{t}\n" for t in [*range(20), *range(25, 40)]))
+    whole = {c.at + i: float(v) for c in csv_file.open(path).chunks() for i, v in enumerate(c.x[:, 0])}
+    for at in range(41):
+        source = csv_file.open(path)
+        assert source.seek(at)
+        got = {c.at + i: float(v) for c in source.chunks() for i, v in enumerate(c.x[:, 0])}
+        assert got == {place: v for place, v in whole.items() if place >= at}
+
+
+@pytest.mark.parametrize(
+    ("stamps", "length"),
+    [
+        ([*range(20), 18, 19, *range(20, 30)], 30),
+        ([*range(20), *range(3, 8)], 25),
+        ([*range(20), *range(3, 48)], 65),
+        ([*range(100, 120), *range(40)], 60),
+        ([*range(20), 19, 18], 20),
+    ],
+    ids=["late", "set back", "set back and past it", "set back before the start", "late at the end"],
+)
+def test_a_file_whose_stamps_go_back_says_its_length_and_cannot_be_sought(
+    stamps: list[int], length: int, tmp_path: Path
+) -> None:
+    source = csv_file.open(_csv(tmp_path, "t,ECG\n" + "".join(f"{t},{t}\n" for t in stamps)), rate_hz=1)
+    assert not any(source.seek(at) for at in (0, 5, 19, length))
+    chunks = list(source.chunks())
+    assert source.length == length == max(c.end for c in chunks)
+    assert np.concatenate([c.x[:, 0] for c in chunks]).tolist() == stamps
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "decimals", "rows", "expected"),
+    [(250.13, 6, 200, 250.0), (250.25, 6, 90_000, 250.25), (360, 3, 90_000, 360), (1000 / 3, 6, 90_000, 1000 / 3)],
+)
+def test_a_rate_is_only_rounded_as_far_as_the_file_does_not_show_it(
+    rate_hz: float, decimals: int, rows: int, expected: float, tmp_path: Path
+) -> None:
+    text = "".join(f"{i / rate_hz:.{decimals}f},0\n" for i in range(rows))
+    assert csv_file.open(_csv(tmp_path, "t,ECG\n" + text)).rate_hz == expected
+
+
+@pytest.mark.parametrize("rate_hz", [50.03, 250.13, 249.87, 359.9, 500.07])
+def test_a_device_clock_that_is_a_little_off_never_goes_back_and_can_be_resampled(
+    rate_hz: float, tmp_path: Path
+) -> None:
+    text = "".join(f"{i / rate_hz:.6f},0\n" for i in range(150_000))
+    source = csv_file.open(_csv(tmp_path, "t,ECG\n" + text))
+    chunks = list(source.chunks())
+    assert source.rate_hz == pytest.approx(rate_hz, rel=2e-4)
+    assert all(a.end <= b.at and not b.fault for a, b in pairwise(chunks))
+    assert sum(map(len, chunks)) == 150_000
+    for model_hz in (120, 125):
+        Resampler(source.rate_hz, model_hz)
 
 
 @settings(max_examples=60, deadline=None)
@@ -470,6 +554,22 @@ def test_counts_become_units_by_their_gain(tmp_path: Path) -> None:
     assert played(npz_file.open(tmp_path / "rec.npz"))[:, 0].tolist() == [1.0, -0.5]
 
 
+def test_only_the_arrays_that_are_needed_are_loaded(tmp_path: Path) -> None:
+    with zipfile.ZipFile(_zip(tmp_path, _npy("(1000000000000,)"), "other.npy"), "a") as archive:
+        archive.writestr("notes.txt", b"hello")
+        archive.writestr("ecg.npy", _npy("(2,)") + struct.pack("<2d", 1, 2))
+    assert played(npz_file.open(tmp_path / "rec.npz", rate_hz=1))[:, 0].tolist() == [1, 2]
+
+
+def test_arrays_that_are_too_large_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz_file, "MAX_BYTES", 3000)
+    np.savez_compressed(tmp_path / "rec.npz", x=np.zeros(250), other=np.zeros(9000))
+    assert npz_file.open(tmp_path / "rec.npz", rate_hz=1).length == 250
+    np.savez_compressed(tmp_path / "rec.npz", x=np.zeros(250), leads=np.zeros(250))
+    with pytest.raises(SourceError, match=r"GiB; save the signal as \.npy"):
+        npz_file.open(tmp_path / "rec.npz", rate_hz=1)
+
+
 def test_infinity_in_an_array_is_a_missing_sample(tmp_path: Path) -> None:
     np.savez(tmp_path / "rec.npz", x=np.array([1.0, np.inf, -np.inf, 1e300]))
     assert np.isnan(played(npz_file.open(tmp_path / "rec.npz", rate_hz=1))[:, 0]).tolist() == [False, True, True, True]
@@ -536,6 +636,25 @@ def test_names_that_repeat_or_are_blank_are_told_apart() -> None:
     assert distinct(["ECG", "ECG", " ", "ECG"]) == ("ECG", "ECG#2", "ch3", "ECG#3")
 
 
+# Drawing them
+
+
+def test_a_recording_with_an_absurd_hole_is_not_drawn_but_answered_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks = [Chunk(0, np.zeros((5, 1), np.float32)), Chunk(10**12, np.ones((5, 1), np.float32))]
+    source = SimpleNamespace(rate_hz=250.0, close=lambda: None)
+    feed = SimpleNamespace(source=source, chunks=lambda: iter(chunks))
+    monkeypatch.setattr(recording, "open_recording", lambda *_args, **_options: feed)
+    engine: Any = SimpleNamespace(contract=None)
+    with pytest.raises(UsageError, match="too long to draw: give a range with -f and -t"):
+        recording.read_signal(Path("rec.csv"), engine, None, {})
+    chunks[1] = Chunk(6, chunks[1].x)
+    np.testing.assert_array_equal(
+        recording.read_signal(Path("rec.csv"), engine, None, {}), np.array([0] * 5 + [np.nan] + [1] * 5, np.float32)
+    )
+
+
 # Finding them
 
 
@@ -557,7 +676,7 @@ def test_a_file_is_opened_by_its_extension(recordings: dict[str, Path]) -> None:
 def test_an_unknown_source_or_option_is_answered_with_the_known_ones() -> None:
     with pytest.raises(SourceError, match="did you mean 'wfdb'"):
         sources.open_source("wfbd", {})
-    with pytest.raises(SourceError, match="its options are path, rate_hz"):
+    with pytest.raises(SourceError, match="no option 'leed'; did you mean 'lead'"):
         sources.open_source("csv", {"path": "x", "leed": "MLII"})
 
 

@@ -9,11 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from holdover.apps.alert_view import JsonView, PlainView, TableView
 from holdover.apps.broker import Broker
-from holdover.apps.inbox import Inbox, default_store
+from holdover.apps.hook import NAMES, Hook, _environment
+from holdover.apps.inbox import Inbox, Letter, default_store
+from holdover.apps.reception import Reception
 from holdover.runtime.ledger import Ledger
 from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.mqtt import MqttSink
@@ -121,6 +128,125 @@ def test_what_is_no_alert_is_counted_and_never_a_crash(broker: Broker, tmp_path:
         assert [alert["event_id"] for alert in subscriber.alerts()] == ["of others"]
         assert subscriber.talk().count("is no alert") == 1
         assert subscriber.talk().splitlines()[-1] == "1 alerts, 8 unreadable"
+
+
+HOSTILE = (
+    b'{"event_id": "a", "stream_seq": 99999999999999999999999}',
+    b'{"event_id": "b", "stream_seq": true, "score": ' + b"9" * 400 + b"}",
+    b'{"event_id": "c", "stream_seq": -1, "label": "' + b"x" * 200_000 + b'", "priority": "\\u0000"}',
+    b'{"event_id": "d", "score": "high", "label": {"a": [1]}, "phase": [], "node": 1e300}',
+)
+
+
+def test_hostile_alerts_are_taken_like_any_other(broker: Broker, tmp_path: Path) -> None:
+    hook = ("--exec", f'echo "$HOLDOVER_EVENT_ID ${{#HOLDOVER_LABEL}}" >> {tmp_path}/hook.log')
+    with Subscriber(broker, tmp_path, *hook, "--count", "4", "--wait", "20") as subscriber:
+        subscriber.listening()
+        for payload in HOSTILE:
+            publish(broker, TOPIC, payload)
+        publish(broker, TOPIC, b'{"event_id": "deep", "x": ' + b"[" * 900 + b"]" * 900 + b"}")
+        assert subscriber.end() == 0
+        assert [alert["event_id"] for alert in subscriber.alerts()] == ["a", "b", "c", "d"]
+        assert "Traceback" not in subscriber.talk()
+    assert stored(tmp_path) == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
+    assert (tmp_path / "hook.log").read_text().splitlines() == ["a 0", "b 0", "c 1024", "d 0"]
+
+
+def test_a_letter_that_cannot_be_stored_leaves_no_transaction_open(tmp_path: Path) -> None:
+    with closing(Inbox(tmp_path / "alerts.db")) as inbox:
+        good = Letter("good", "pi", "ecg", 1, {"event_id": "good"})
+        for bad in (good._replace(event_id="bad", stream_seq=2**63), good._replace(event_id="\ud800")):
+            with pytest.raises((OverflowError, UnicodeEncodeError)):
+                inbox.store([good, bad], 0.0, handled=True)
+            assert not inbox._db.in_transaction
+        assert inbox.store([good], 0.0, handled=True) == [True]
+
+
+def test_a_hook_that_cannot_be_started_is_a_failure_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOO_LONG", "x" * 200_000)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    with closing(Inbox(tmp_path / "alerts.db")) as inbox:
+        reception = _reception(inbox, JsonView(), Hook("true"))
+        reception._receive([_message(b'{"event_id": "a"}')])
+        reception._catch_up()
+        assert reception.tally == {"new": 1, "failed": 2}
+        assert [letter.event_id for letter in inbox.unhandled()] == ["a"]
+        monkeypatch.delenv("TOO_LONG")
+        reception._catch_up()
+        assert inbox.unhandled() == []
+    assert capfd.readouterr().err.count("cannot be started (Argument list too long)") == 2
+
+
+def _reception(inbox: Inbox, view: Any, hook: Any = None) -> Reception:
+    reception = Reception(SimpleNamespace(), inbox, view, base="holdover", hook=hook)  # type: ignore[arg-type]
+    reception._client = SimpleNamespace(ack=lambda *_: None)  # type: ignore[assignment]
+    return reception
+
+
+def _message(payload: bytes) -> Any:
+    return SimpleNamespace(topic=TOPIC, payload=payload, retain=False, mid=1, qos=1)
+
+
+words = st.text() | st.text("\0\ud800\x1b\u202e\u00e9\U0001f600", max_size=5) | st.just("\u00e9" * 3000)
+numbers = st.integers() | st.sampled_from([10**400, -(10**4200), 2**63, 2**63 - 1, 0, True]) | st.floats()
+values = st.recursive(
+    st.none() | st.booleans() | numbers | words,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(words, inside, max_size=3),
+    max_leaves=8,
+)
+fields = ("stream_seq", "score", "received_time", *NAMES[1:])
+contents = st.builds(
+    lambda known, other, key: other | known | {"event_id": key},
+    st.dictionaries(st.sampled_from(fields), values),
+    st.dictionaries(words, values, max_size=3),
+    st.text(min_size=1, max_size=200) | words,
+)
+
+
+class _EnvironmentOnly:
+    """A hook that builds what the command would get, and runs nothing."""
+
+    def run(self, content: dict[str, Any]) -> str:
+        for name, value in _environment(content).items():
+            assert name.startswith(b"HOLDOVER_")
+            assert len(value) <= 1024
+            assert b"\0" not in value
+            value.decode()
+        return ""
+
+
+@pytest.fixture(scope="module")
+def inbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inbox]:
+    with closing(Inbox(tmp_path_factory.mktemp("inbox") / "alerts.db")) as inbox:
+        inbox._db.execute("PRAGMA synchronous = OFF")
+        yield inbox
+
+
+@pytest.mark.parametrize("kind", [JsonView, PlainView, TableView])
+def test_no_payload_whatever_stops_the_subscriber(inbox: Inbox, kind: type[JsonView] | type[TableView]) -> None:
+    if kind is TableView:
+        pytest.importorskip("rich", reason="rich is not installed (pip install 'holdover[replay]')")
+    view = kind()
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(contents, min_size=1, max_size=3))
+    def check(several: list[dict[str, Any]]) -> None:
+        inbox._db.execute("DELETE FROM alert")
+        reception = _reception(inbox, view, _EnvironmentOnly())
+        for ascii_only in (True, False):
+            texts = [json.dumps(content, ensure_ascii=ascii_only) for content in several]
+            reception._receive([_message(text.encode("utf-8", "surrogatepass")) for text in texts])
+        assert sum(reception.tally[kind] for kind in ("new", "repeated", "unreadable")) == 2 * len(several)
+        assert inbox.unhandled() == []
+        for content in several:
+            _EnvironmentOnly().run(content)
+            if kind is not JsonView:
+                view.alert(content, 1.7e9)
+
+    check()
+    view.close()
 
 
 def test_a_retained_alert_is_no_event(broker: Broker, tmp_path: Path) -> None:

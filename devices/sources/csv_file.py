@@ -1,14 +1,16 @@
 """Recordings in text: one row for each sample, columns for channels, and maybe one for the time."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+from numpy.typing import NDArray
 
-from holdover.devices.sources.recording import block_of, bounds, checked_rate, existing, pick
-from holdover.devices.sources.table import Layout, Table, last_stamp, layout_of, tables
+from holdover.devices.sources.recording import MIN_RATE_HZ, block_of, bounds, checked_rate, existing, pick
+from holdover.devices.sources.table import Layout, layout_of, stamps, tables
 from holdover.devices.sources.units import normal
 from holdover.runtime.chunk import Chunk, Source
 from holdover.runtime.clock import SampleClock
@@ -16,6 +18,9 @@ from holdover.runtime.errors import SourceError
 
 UNIX_S = 1e8
 """Stamps beyond this many seconds are Unix time (3 March 1973), not seconds since the recording began."""
+SIMPLE = 4000
+"""A resampler takes ratios of numbers up to this; so a rate is a fraction with a numerator up to this too, and a
+denominator that leaves room for a model's 125 Hz."""
 
 
 def open(
@@ -45,25 +50,27 @@ def open(
         Names of the columns, time included, for a file without a row of names.
     time
         Name of the column of time; one called "time", "timestamp" or "t" is found by itself. Seconds
-        (milliseconds if the name ends so, as in "time_ms"), or ISO 8601 (UTC where no zone is given). Rows that come
-        late, twice or after a hole get the places that their stamps say.
+        (milli- or microseconds if the name ends so, as in "time_ms" or "time_us"), or ISO 8601 (UTC where no zone is
+        given). Rows that come late, twice or after a hole get the places that their stamps say.
     separator
         Between cells: ",", ";", a tab, or a space.
 
     Raises
     ------
     SourceError
-        If the file is not text, the rate cannot be known, the lead is not there; and while it is read, if a cell is
-        not a number, with its row (as an editor counts) and column.
+        If the file is not text, the rate cannot be known, the lead is not there, a time is none; and while it is
+        read, if a cell is not a number, with its row (as an editor counts) and column.
     """
     path = existing(path, "a text file of samples")
     layout = layout_of(path, separator, leads, time)
     which = pick(lead, layout.channels, str(path))
-    first = next(tables(path, layout, which))
+    first = next(tables(path, layout, which), None)
+    if first is None:
+        raise SourceError(f"{path}, row {layout.first_row}: only blank rows from there on; expected samples")
     if rate_hz is None and first.t is None:
         raise SourceError(f"{path} has no column of time and so does not say its rate; give rate_hz")
-    rate = checked_rate(_rate_of(first, path) if rate_hz is None else rate_hz, str(path))
-    length = layout.rows if first.t is None else _span(first, last_stamp(path, layout), rate, layout.rows)
+    rate = checked_rate(_rate_of(stamps(path, layout), path) if rate_hz is None else rate_hz, str(path))
+    length, onward = (layout.rows, True) if first.t is None else _extent(stamps(path, layout), rate)
     begin, end = bounds(start, stop, rate, length, str(path))
     return CsvFile(
         name=path.stem,
@@ -77,13 +84,20 @@ def open(
         which=which,
         block=block_of(block_s, rate, len(which), str(path)),
         start=begin,
+        onward=onward,
         stop=end if stop is not None else None,
     )
 
 
 @dataclass(slots=True)
 class CsvFile:
-    """A text file as a source: read once, from the front, in blocks."""
+    """A text file as a source: read once, from the front, in blocks.
+
+    Attributes
+    ----------
+    onward
+        Whether its stamps never go back, so that each place comes once and one can go on from there.
+    """
 
     name: str
     rate_hz: float
@@ -96,6 +110,7 @@ class CsvFile:
     which: list[int]
     block: int
     start: int
+    onward: bool
     stop: int | None
     _closed: Event = field(default_factory=Event, repr=False)
 
@@ -113,8 +128,8 @@ class CsvFile:
                 return
 
     def seek(self, sample: int) -> bool:
-        """Let `chunks` begin at a place; False if it is outside the recording."""
-        if not 0 <= sample <= (self.length or 0):
+        """Let `chunks` begin at a place; False if it is outside the recording, or the stamps go back in it."""
+        if not self.onward or not 0 <= sample <= (self.length or 0):
             return False
         self.start = sample
         return True
@@ -124,7 +139,7 @@ class CsvFile:
         self._closed.set()
 
     def _runs(self) -> Iterator[Chunk]:
-        clock = SampleClock(self.rate_hz)
+        clock = SampleClock(self.rate_hz, max_hole_s=math.inf)
         at = 0
         for table in tables(self.path, self.layout, self.which):
             if table.t is None:
@@ -141,19 +156,59 @@ class CsvFile:
             yield Chunk(run.at + i, run.x[i : min(i + self.block, last)], fault=run.fault if i == 0 else "")
 
 
-def _rate_of(first: Table, path: Path) -> float:
+def _rate_of(blocks: Iterable[NDArray[np.float64]], path: Path) -> float:
     """The rate that stamps tell: their mean step without the holes, since stamps in whole ms hide the step itself."""
-    steps = np.diff(first.t) if first.t is not None else np.empty(0)
-    steps = steps[steps > 0]
-    if not len(steps):
+    count, seconds, longest = 0, 0.0, 0.0
+    last = np.empty(0)
+    for t in blocks:
+        steps = np.diff(np.concatenate([last, t]))
+        steps = steps[steps > 0]
+        last = t[-1:]
+        if len(steps):
+            longest = longest or 1.6 * float(np.median(steps))
+            steps = steps[steps < longest]
+            count, seconds = count + len(steps), seconds + float(np.sum(steps))
+    if not count:
         raise SourceError(f"{path}: its stamps do not advance, so they do not tell the rate; give rate_hz")
-    steps = steps[steps < 1.6 * np.median(steps)]
-    rate = 1 / float(np.mean(steps))
-    whole = round(rate)
-    return float(whole) if whole and abs(rate - whole) < 1e-3 * whole else rate
+    return _plain_rate(count, seconds)
 
 
-def _span(first: Table, last: float | None, rate_hz: float, rows: int) -> int:
-    """The place after the last sample, as the first and last stamps say; the rows, if the clock went back meanwhile."""
-    begin = 0.0 if first.t is None else float(first.t[0])
-    return rows if last is None or last <= begin else round((last - begin) * rate_hz) + 1
+def _plain_rate(count: int, seconds: float) -> float:
+    """The simplest rate near count / seconds that strays less than half a sample from it meanwhile, whole if it can be.
+
+    If none is simple enough to resample from: the nearest if a sample clock does not notice the drift, else one above,
+    which leaves a small hole now and then where one below would go back.
+
+    Examples
+    --------
+    >>> _plain_rate(1000, 3.9999), _plain_rate(900_000, 900_000 / 250.25)
+    (250.0, 250.25)
+    """
+    rate = count / seconds
+    if rate < MIN_RATE_HZ:
+        return rate
+    if rate > SIMPLE:
+        return float(round(rate)) if abs(round(rate) - rate) * seconds < 0.5 else rate
+    below, above = 0.0, float("inf")
+    for d in range(1, 1001 if rate < 1 else SIMPLE // 125 + 1):
+        n = round(rate * d)
+        near = n / d
+        if d > 1 and n > SIMPLE:
+            break
+        if abs(near - rate) < min(1e-3 * rate, 0.5 / seconds):
+            return near
+        below = max(below, (n if near <= rate else n - 1) / d)
+        above = min(above, (n if near > rate else n + 1) / d)
+    nearest = min(below, above, key=lambda near: abs(near - rate))
+    return nearest if abs(nearest - rate) * seconds < 0.01 * rate else above
+
+
+def _extent(blocks: Iterable[NDArray[np.float64]], rate_hz: float) -> tuple[int, bool]:
+    """The place after the largest one, and whether places only ever go on."""
+    clock = SampleClock(rate_hz, max_hole_s=math.inf)
+    end, onward = 0, True
+    for t in blocks:
+        for rows, at, fault in clock.place(t):
+            onward = onward and at >= end and not fault
+            end = max(end, at + rows.stop - rows.start)
+    return end, onward

@@ -5,6 +5,7 @@ import os
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Event
 from typing import Protocol
 
@@ -119,13 +120,21 @@ class Listener:
 
     def pieces(self, stop: Event) -> Iterator[bytes | None]:
         """Yield what comes, None after each sender."""
+        told = False
         while not stop.is_set():
             try:
                 line, peer = self._server.accept()
             except TimeoutError:
                 continue
-            except OSError:  # closed meanwhile
-                return
+            except OSError as error:
+                if stop.is_set() or self._server.fileno() < 0:  # closed meanwhile
+                    return
+                if not told:
+                    _log.warning("tcp port %d: no call can be taken (%s); trying again", self.port, error)
+                told = True
+                stop.wait(WAIT_S)
+                continue
+            told = False
             _log.info("tcp port %d: %s calls", self.port, peer[0])
             with line:
                 yield from _received(line, stop)
@@ -138,7 +147,8 @@ class Listener:
 
 
 def _received(line: socket.socket, stop: Event) -> Iterator[bytes]:
-    _keep_alive(line)
+    with suppress(OSError):  # gone already, which recv tells
+        _keep_alive(line)
     line.settimeout(WAIT_S)
     while not stop.is_set():
         try:

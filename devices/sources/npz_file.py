@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,21 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _load_zip(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays that are needed: the signal, and what is said about it."""
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _check_claim(archive, member, path)
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        names = [_signal_name(members, path), *(name for name in members if name in FACTS)]
+        for name in names:
+            _check_claim(archive, members[name], path)
+    size = sum(members[name].file_size for name in names)
+    if size > MAX_BYTES:
+        raise SourceError(f"{path}: its arrays take {_gib(size)} GiB; save the signal as .npy, which is not loaded")
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in names}
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"
 
 
 def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
@@ -118,23 +128,22 @@ def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) 
         raise SourceError(f"{path}: array {member.filename} holds Python objects; expected numbers")
     if claimed > member.file_size:
         raise SourceError(f"{path}: array {member.filename} claims {claimed} bytes, {member.file_size} are there")
-    if claimed > MAX_BYTES:
-        raise SourceError(
-            f"{path}: array {member.filename} is {claimed >> 30} GiB; save it as .npy, which is not loaded"
-        )
+
+
+def _signal_name(names: Collection[str], path: Path) -> str:
+    found = [name for name in SIGNALS if name in names] or [name for name in names if name not in FACTS]
+    if len(found) != 1:
+        raise SourceError(f"{path} holds the arrays {', '.join(names) or 'none'}; expected one of {', '.join(SIGNALS)}")
+    return found[0]
 
 
 def _signal(arrays: Mapping[str, NDArray[Any]], path: Path) -> NDArray[Any]:
-    found = [name for name in SIGNALS if name in arrays] or [name for name in arrays if name not in FACTS]
-    if len(found) != 1:
-        raise SourceError(
-            f"{path} holds the arrays {', '.join(arrays) or 'none'}; expected one of {', '.join(SIGNALS)}"
-        )
-    x = arrays[found[0]]
+    name = _signal_name(arrays, path)
+    x = arrays[name]
     if x.dtype.kind not in "fiu":
-        raise SourceError(f"{path}: array {found[0]!r} is of type {x.dtype}; expected floats, or integers with a gain")
+        raise SourceError(f"{path}: array {name!r} is of type {x.dtype}; expected floats, or integers with a gain")
     if x.ndim not in (1, 2) or 0 in x.shape:
-        raise SourceError(f"{path}: array {found[0]!r} has shape {x.shape}; expected (samples,) or (samples, channels)")
+        raise SourceError(f"{path}: array {name!r} has shape {x.shape}; expected (samples,) or (samples, channels)")
     x = x.reshape(len(x), -1)
     if x.shape[1] > 1024 or x.shape[1] > len(x):
         raise SourceError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.errors import SourceError
 
+MIN_RATE_HZ = 1e-3
 MAX_RATE_HZ = 1e6
 PAGE = 1 << 18
 """Values read at a time, all channels together: a few megabytes, whatever the recording's length."""
@@ -94,10 +95,13 @@ def existing(path: str | Path, what: str) -> Path:
 
 
 def checked_rate(rate_hz: Any, whose: str) -> float:
-    """The rate as a number of samples a second, above 0 and at most `MAX_RATE_HZ`; SourceError otherwise."""
+    """The rate as a number of samples a second, from `MIN_RATE_HZ` to `MAX_RATE_HZ`; SourceError otherwise."""
     rate = checked_number(rate_hz, "rate_hz", whose)
-    if not 0 < rate <= MAX_RATE_HZ:
-        raise SourceError(f"{whose}: a rate of {rate_hz} Hz cannot be; expected above 0 and at most {MAX_RATE_HZ:.0f}")
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise SourceError(
+            f"{whose}: a rate of {rate:g} Hz cannot be; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:.0f}; "
+            "give rate_hz, or if time stamps tell the rate, check their unit (time_ms, time_us)"
+        )
     return rate
 
 

@@ -19,6 +19,11 @@ BLOCK_BYTES = 1 << 20
 _TIME = re.compile(r"(?:time|timestamp|datetime|t)[ _]?[\[(]?(s|sec|seconds|ms|us)?[\])]?", re.IGNORECASE)
 _SCALES = {"ms": 1e-3, "us": 1e-6}
 
+LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+"""No stamp is later, in seconds; one that is has another unit."""
+MILLISECONDS = 1e11
+"""Numbers beyond this, in a column of seconds, look like Unix time in a smaller unit: by 1e3, up to nanoseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -83,14 +88,14 @@ def layout_of(path: Path, separator: str | None, names: Sequence[str] | None, ti
         raise SourceError(f"{path} holds no rows of samples")
     texts = [_text(line) for line in lines[skip : skip + 6]]
     sep = _separator([text for text in texts if text.strip()]) if separator is None else separator
-    first = _cells(texts[0], sep)
+    first, second = (_cells_of_row(path, texts, i, sep, skip) for i in (0, 1))
     named = any(not _is_value(cell) for cell in first)
     begin = sum(map(len, lines[: skip + named]))
     end, rows = _extent(path, begin)
     if not rows:
         raise SourceError(f"{path} has a row of names and no samples")
     columns = _names(path, first if named else None, len(first), names)
-    which = _time_column(path, columns, time, _cells(texts[1] if named and len(texts) > 1 else texts[0], sep))
+    which = _time_column(path, columns, time, second if named else first)
     if which is not None and len(columns) == 1:
         raise SourceError(f"{path} has a column of time and no other; expected samples too")
     return Layout(sep, columns, which, _scale(columns, which), begin, end, skip + named + 1, rows)
@@ -114,15 +119,9 @@ def tables(path: Path, layout: Layout, which: Sequence[int]) -> Iterator[Table]:
             yield table
 
 
-def last_stamp(path: Path, layout: Layout) -> float | None:
-    """The stamp of the last row, seconds; None if it cannot be read."""
-    with path.open("rb") as file:
-        file.seek(max(layout.begin, layout.end - 4096))
-        line = file.read(layout.end - file.tell()).split(b"\n")[-1]
-    try:
-        return _stamp(_cells(_text(line), layout.separator)[layout.time or 0], layout.scale)
-    except (_Bad, IndexError):
-        return None
+def stamps(path: Path, layout: Layout) -> Iterator[NDArray[np.float64]]:
+    """The column of time in blocks, seconds; raises as `tables`."""
+    return (table.t for table in tables(path, layout, ()) if table.t is not None)
 
 
 def _blocks(path: Path, layout: Layout) -> Iterator[bytes]:
@@ -147,11 +146,11 @@ def _fast(block: bytes, lines: list[bytes], layout: Layout, columns: Sequence[in
         return None
     try:
         cells = _split(lines, layout)
-        x = np.stack([_floats(cells[i]) for i in columns], axis=1)
+        x = np.stack([_floats(cells[i]) for i in columns], axis=1) if columns else np.empty((len(lines), 0), np.float32)
         t = None if layout.time is None else _stamps(cells[layout.time], layout.scale)
     except (ValueError, OverflowError):
         return None
-    return None if np.isinf(x).any() or (t is not None and not np.isfinite(t).all()) else Table(x, t)
+    return None if np.isinf(x).any() or (t is not None and not (np.abs(t) <= LATEST).all()) else Table(x, t)
 
 
 def _split(lines: list[bytes], layout: Layout) -> list[list[bytes]]:
@@ -190,7 +189,7 @@ def _exact(path: Path, lines: list[bytes], row: int, layout: Layout, columns: Se
             t.append(0.0 if layout.time is None else _stamp_in(cells[layout.time], layout))
         except _Bad as bad:
             raise SourceError(f"{path}, row {at}{bad}") from None
-    values = np.array(x, np.float32).reshape(-1, len(columns))
+    values = np.array(x, np.float32).reshape(len(x), len(columns))
     return Table(values, None if layout.time is None else np.array(t, np.float64))
 
 
@@ -212,11 +211,19 @@ def _value(cell: str, column: str) -> float:
 
 
 def _stamp_in(cell: str, layout: Layout) -> float:
+    where = f", column {layout.columns[layout.time or 0]}: {cell[:40]!r}"
     try:
-        return _stamp(cell, layout.scale)
+        t = _stamp(cell, layout.scale)
     except _Bad:
-        name = layout.columns[layout.time or 0]
-        raise _Bad(f", column {name}: {cell[:40]!r} is not a time; expected seconds or ISO 8601") from None
+        raise _Bad(f"{where} is not a time; expected seconds or ISO 8601") from None
+    if abs(t) <= LATEST:
+        return t
+    if layout.scale == 1 and t > MILLISECONDS:
+        unit, short = ("milliseconds", "ms") if t < 1e3 * MILLISECONDS else ("microseconds", "us")
+        unit, by = (unit, 1e3 if short == "ms" else 1e6) if t < 1e6 * MILLISECONDS else ("nanoseconds", 1e9)
+        name = "" if unit == "nanoseconds" else f" or name the column time_{short}"
+        raise _Bad(f"{where}: these stamps look like {unit}; divide them by {by:.0f}{name}")
+    raise _Bad(f"{where} is no time between 1970 and 2200; expected seconds or ISO 8601")
 
 
 def _stamp(cell: str, scale: float) -> float:
@@ -251,7 +258,22 @@ def _text(line: bytes) -> str:
 def _cells(text: str, separator: str) -> list[str]:
     if separator == " ":
         return text.split()
-    return next(csv.reader([text], delimiter=separator or ","), [""]) if separator or '"' in text else [text]
+    if not separator and '"' not in text:
+        return [text]
+    try:
+        return next(csv.reader([text], delimiter=separator or ","), [""])
+    except (csv.Error, TypeError) as error:
+        why = "it has line ends of old Mac files; save it with those of today" if "\r" in text else error
+        raise _Bad(f" cannot be split into cells at {separator!r}: {why}") from None
+
+
+def _cells_of_row(path: Path, texts: list[str], i: int, separator: str, skipped: int) -> list[str]:
+    """The cells of one of the first rows, or of the last of them."""
+    i = min(i, len(texts) - 1)
+    try:
+        return _cells(texts[i], separator)
+    except _Bad as bad:
+        raise SourceError(f"{path}, row {skipped + i + 1}{bad}") from None
 
 
 def _separator(lines: list[str]) -> str:
