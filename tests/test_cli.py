@@ -88,6 +88,11 @@ def _hollow(folder: Path) -> Path:
     return a_recording(folder / "hollow.npz", np.zeros(0, np.float32))
 
 
+def _inner(folder: Path) -> Path:
+    (folder / "inner").mkdir()
+    return folder / "inner"
+
+
 def _record(folder: Path) -> Path:
     return a_recording(folder / "208.npz", signal_mv()[:3600])
 
@@ -131,7 +136,7 @@ HOSTILE: dict[str, tuple[int, Callable[[Path], list[str | Path]]]] = {
     "replay, stream with a space": (2, lambda d: ["replay", _record(d), "--stream", "bed 3"]),
     "replay, output in a file": (2, lambda d: ["replay", _record(d), "-o", _text(d) / "out"]),
     "replay, output is a file": (2, lambda d: ["replay", _record(d), "-o", _text(d)]),
-    "replay, the same name twice": (2, lambda d: ["replay", _record(d), _record(d)]),
+    "replay, the same name twice": (2, lambda d: ["replay", _record(d), _record(_inner(d)), "-o", d / "out"]),
     "run, no such file": (2, lambda d: ["run", d / "nothing.toml"]),
     "run, folder": (2, lambda d: ["run", d]),
     "run, text": (2, lambda d: ["run", _text(d)]),
