@@ -13,9 +13,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,48 +134,67 @@ def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[t
         for i, path in enumerate(paths):
             yield i, _one(args, path, engine, limits, tell)
         return
+    _prepare(args)  # what is wrong with the options is said here, once
+    yield from _in_processes(args, paths, tell)
+
+
+def _in_processes(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Any]]:
+    """Records shared out among processes, each on a pipe of its own, so that one that dies holds up no other."""
     from holdover.apps.recording import sweep
 
-    _prepare(args)  # what is wrong with the options is said here, once
     context = multiprocessing.get_context("spawn")
-    ticks: Any = context.Queue()
-    jobs = min(args.jobs, len(paths))
-    with ProcessPoolExecutor(jobs, context, _start_worker, (args, ticks)) as pool:
-        waiting: dict[Future[Any], int] = {pool.submit(_work, path): i for i, path in enumerate(paths)}
-        try:
-            while waiting:
-                done, _ = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
-                while not ticks.empty():
-                    tell(*ticks.get())
-                for future in done:
-                    yield waiting.pop(future), future.result()
-        except BaseException as error:
-            for process in list(pool._processes.values()):
-                process.terminate()
-                process.join()
-                if args.output and process.pid:
-                    sweep(Path(args.output), process.pid)
-            if isinstance(error, BrokenProcessPool):
-                raise HoldoverError(
-                    "a process of the replay was killed, for lack of memory perhaps: try -j 1"
-                ) from error
-            raise
+    todo = list(enumerate(paths))[::-1]
+    workers: dict[Any, Any] = {}
+    for _ in range(min(args.jobs, len(paths))):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(args, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        workers[ours] = process
+        ours.send(todo.pop())
+    try:
+        busy = list(workers)
+        while busy:
+            ready: list[Any] = list(connection.wait(busy))
+            for pipe in ready:
+                kind, *what = _hear(pipe)
+                if kind == "taken":
+                    tell(*what)
+                    continue
+                yield what[0], what[1]
+                if todo:
+                    with suppress(BrokenPipeError):  # one that has died is noticed when it is heard
+                        pipe.send(todo.pop())
+                else:
+                    busy.remove(pipe)
+    finally:
+        for pipe, process in workers.items():
+            process.terminate()
+            process.join()
+            pipe.close()
+            if args.output and process.pid:
+                sweep(Path(args.output), process.pid)
 
 
-_worker: list[Any] = []
-"""What a worker process was started with."""
+def _hear(pipe: Any) -> tuple[Any, ...]:
+    try:
+        heard: tuple[Any, ...] = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise HoldoverError("a process of the replay was killed, for lack of memory perhaps: try -j 1") from error
+    return heard
 
 
-def _start_worker(args: argparse.Namespace, ticks: Any) -> None:
+def _work(args: argparse.Namespace, pipe: Any) -> None:
+    """What a worker does: records one after another, until the other end is gone."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker[:] = [args, *_prepare(args), ticks]
-
-
-def _work(path: Path) -> Any:
-    args, engine, limits, ticks = _worker
-    return _one(args, path, engine, limits, lambda n, share: ticks.put((n, share)))
+    engine, limits = _prepare(args)
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            i, path = pipe.recv()
+            outcome = _one(args, path, engine, limits, lambda n, share: pipe.send(("taken", n, share)))
+            pipe.send(("done", i, outcome))
 
 
 def _prepare(args: argparse.Namespace) -> "tuple[Engine, Limits]":
