@@ -26,7 +26,7 @@ example of a configuration:
   tachycardia_bpm = 130
   [[streams]]
   id = "bed-3"
-  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II" }"""
+  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250, leads = "II" }"""
 
 
 def _node() -> str:

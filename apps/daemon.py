@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdover.apps.config import Config
-    from holdover.apps.post import Inlet, Post
+    from holdover.apps.inlet import Inlet
+    from holdover.apps.post import Post
 
 from holdover import __version__
 from holdover.apps.notify import notify, watchdog_s
@@ -35,7 +36,7 @@ a configuration:
   host = "localhost"
   [[streams]]
   id = "bed-3"
-  source = { kind = "tcp", port = 9000, rate_hz = 250, leads = "II" }
+  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250, leads = "II" }
 
 'holdover config check FILE' checks it, 'holdover config schema' tells all keys."""
 
@@ -122,7 +123,7 @@ class Daemon:
 
     def run(self) -> int:
         """Run the loop; returns the exit code."""
-        from holdover.apps.post import Inlet
+        from holdover.apps.inlet import Inlet
 
         inlet = Inlet()
         self._sink.start()

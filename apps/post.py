@@ -2,7 +2,6 @@
 
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from holdover.apps.config import Config, StreamOptions
 from holdover.apps.feed import Feed, open_feed
 from holdover.runtime.alert import Alert, Scene
 from holdover.runtime.chunk import Chunk
-from holdover.runtime.clock import Holdover
+from holdover.runtime.clock import SILENCE_S, Holdover
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.engine import Engine
 from holdover.runtime.errors import HoldoverError, LedgerError, ModelError
@@ -28,9 +28,6 @@ log = logging.getLogger("holdover.daemon")
 
 RETRY_S = 5.0
 """How long after a full disk saving is tried again, and the least time between two complaints of it."""
-
-SILENCE_S = 2.0
-"""A live source that gives nothing for so long is missing samples."""
 
 Item = Chunk | BaseException | None
 """What a reader thread hands over: a chunk, the error that ended it, or None at the end of the input."""
@@ -61,7 +58,6 @@ class Post:
         self._retry_at = 0.0
         self._told_at = -math.inf
         self._opened_at = 0.0
-        self._thread: threading.Thread | None = None
         self.ended = False
         self.failed: HoldoverError | None = None
 
@@ -79,7 +75,7 @@ class Post:
         saved = self._ledger.checkpoint(self.id)
         if saved and saved.model_sha256 != self._engine.sha256:
             log.warning("%s: the checkpoint is another model's (%.8s): beginning anew", self.id, saved.model_sha256)
-            saved = replace_position(saved) if self._journal else None
+            saved = replace(saved, memory=b"") if self._journal else None
         if self._journal:
             self._resume_live(saved)
         elif saved and self._fits(saved):
@@ -153,8 +149,7 @@ class Post:
                 end = error
             hand_over(self, end)
 
-        self._thread = threading.Thread(target=read, name=f"source-{self.id}", daemon=True)
-        self._thread.start()
+        threading.Thread(target=read, name=f"source-{self.id}", daemon=True).start()
 
     def take(self, item: Item) -> None:
         """Take what the reader handed over, and save what must be."""
@@ -176,8 +171,11 @@ class Post:
         chunk = self._clock.push(chunk, time.monotonic())
         if not len(chunk) and chunk.at <= before and not chunk.fault and self._at:
             return
+        self._journaled(self._journal, chunk)
+
+    def _journaled(self, journal: Journal, chunk: Chunk) -> None:
         try:
-            self._at = self._journal.append(chunk) + 1
+            self._at = journal.append(chunk) + 1
         except JournalError as error:
             self._complain(error)
         self._take(chunk, chunk.arrived)
@@ -192,12 +190,10 @@ class Post:
         heard = chunk.arrived if len(chunk) and math.isfinite(chunk.arrived) else time.time()
         epoch = round(heard - (len(chunk) / rate_hz if len(chunk) else now - self._opened_at), 3)
         self._journal.epoch = epoch
-        self._clock = Holdover(rate_hz, silence_s=SILENCE_S)
+        self._clock = Holdover(rate_hz)
         self._begin(epoch, None)
         if not len(chunk):
-            nothing = self._clock.push(chunk, self._opened_at)
-            self._at = self._journal.append(nothing) + 1
-            self._take(nothing, math.nan)
+            self._journaled(self._journal, self._clock.push(chunk, self._opened_at))
         return True
 
     def _take(self, chunk: Chunk, arrived: float) -> None:
@@ -285,32 +281,3 @@ class Post:
                 self._journal.close()
             except JournalError as error:
                 self._complain(error)
-
-
-def replace_position(saved: Checkpoint) -> Checkpoint:
-    """A checkpoint's place in the journal without its memory, for a model that cannot take that up."""
-    return Checkpoint(saved.model_sha256, saved.at, saved.epoch, b"")
-
-
-class Inlet:
-    """Where the reader threads leave what they read; bounded, so that a file waits for the loop."""
-
-    def __init__(self, size: int = 64) -> None:
-        self._queue: queue.Queue[tuple[Post, Item]] = queue.Queue(size)
-        self.closed = threading.Event()
-
-    def put(self, post: Post, item: Item) -> None:
-        """Wait for room, and leave an item; nothing once closed."""
-        while not self.closed.is_set():
-            try:
-                self._queue.put((post, item), timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def get(self, timeout_s: float) -> tuple[Post, Item] | None:
-        """The next item, or None if none came in time."""
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None

@@ -10,6 +10,8 @@ from holdover.runtime.chunk import Chunk
 
 CLOCK_JUMP_S = 2.0
 """A time stamp that goes back by more than this is a clock that was set, not a late sample."""
+SILENCE_S = 2.0
+"""A live source that gives nothing for so long is missing samples."""
 MAX_HOLE_S = 86400.0
 """A time stamp of a live source that goes ahead by more than this is a clock that was set, not a silence."""
 
@@ -74,7 +76,7 @@ class Holdover:
     with time stamps does; else they follow there, as those of a source that only counts must.
     """
 
-    def __init__(self, rate_hz: float, start: int = 0, silence_s: float = 2.0) -> None:
+    def __init__(self, rate_hz: float, start: int = 0, silence_s: float = SILENCE_S) -> None:
         self.rate_hz = rate_hz
         self.silence_s = silence_s
         self.shift = start

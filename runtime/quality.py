@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.runtime.alert import Phase
+from holdover.runtime.alert import EndReason, Phase, PhaseName, Priority
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.limits import Limits
@@ -178,10 +178,7 @@ class Quality:
             return
         self._open = (REASONS[reason], onset, None, False)
         evidence = {"bridge_s": self.limits.bridge_s, "detection": "suspended"}
-        yield Phase(
-            label=REASONS[reason], phase="start", onset=onset, at=onset + self.bridge, kind="technical",
-            priority="medium", evidence=evidence,
-        )  # fmt: skip
+        yield _phase(REASONS[reason], "start", onset, onset + self.bridge, priority="medium", evidence=evidence)
 
     def _back(self, at: int) -> Iterator[Piece]:
         yield from self._due()
@@ -194,9 +191,7 @@ class Quality:
             return
         held = round(self.settle / self.rate_hz, 3)
         evidence = {"signal_back_sample": at, "detection": "held back", "settle_s": held}
-        yield Phase(
-            label=label, phase="update", onset=onset, at=at, kind="technical", priority="low", evidence=evidence
-        )
+        yield _phase(label, "update", onset, at, evidence=evidence)
 
     def _due(self, until: int | None = None) -> Iterator[Piece]:
         """What time alone makes true: detection returns, time stamps have long been in order."""
@@ -205,18 +200,11 @@ class Quality:
         if self._open and self._open[2] is not None and now >= (at := self._open[2] + self.settle):
             label, onset, end, _ = self._open
             self._open = None
-            yield Phase(
-                label=label, phase="end", onset=onset, at=at, end=end, kind="technical", priority="low",
-                end_reason="recovered", evidence={"detection": "resumed"},
-            )  # fmt: skip
+            evidence = {"detection": "resumed"}
+            yield _phase(label, "end", onset, at, end=end, end_reason="recovered", evidence=evidence)
         hold = round(FAULT_HOLD_S * self.rate_hz)
         if self._stamps and now >= self._stamps[1] + hold:
-            onset, last, dropped = self._stamps
-            self._stamps = None
-            yield Phase(
-                label="timestamps_backward", phase="end", onset=onset, at=last + hold, end=last, kind="technical",
-                priority="info", end_reason="recovered", evidence={"dropped_samples": dropped},
-            )  # fmt: skip
+            yield self._in_order(self._stamps[1] + hold, "recovered")
 
     def _fault(self, fault: str) -> Iterator[Piece]:
         assert self.next is not None
@@ -224,23 +212,27 @@ class Quality:
             return
         self._named = (fault, self.next)
         yield from self._due()
-        for phase in ("start", "end"):
-            over: dict[str, Any] = {"end": self.next, "end_reason": "recovered"} if phase == "end" else {}
-            yield Phase(
-                label=fault, phase=phase, onset=self.next, at=self.next, kind="technical", priority="low", **over
-            )
+        yield _phase(fault, "start", self.next, self.next)
+        yield _phase(fault, "end", self.next, self.next, end=self.next, end_reason="recovered")
 
     def _backward(self, dropped: int) -> Iterator[Piece]:
         assert self.next is not None
         yield from self._due()
         if self._stamps is None:
             self._stamps = (self.next, self.next, dropped)
-            yield Phase(
-                label="timestamps_backward", phase="start", onset=self.next, at=self.next, kind="technical",
-                priority="info", evidence={"detection": "goes on, repeated samples are dropped"},
-            )  # fmt: skip
+            evidence = {"detection": "goes on, repeated samples are dropped"}
+            yield _phase("timestamps_backward", "start", self.next, self.next, priority="info", evidence=evidence)
         else:
             self._stamps = (self._stamps[0], self.next, self._stamps[2] + dropped)
+
+    def _in_order(self, at: int, reason: EndReason) -> Phase:
+        """Time stamps have long been in order, or no more will come."""
+        assert self._stamps is not None
+        (onset, last, dropped), self._stamps = self._stamps, None
+        return _phase(
+            "timestamps_backward", "end", onset, at, priority="info", end=last, end_reason=reason,
+            evidence={"dropped_samples": dropped},
+        )  # fmt: skip
 
     def finish(self) -> Iterator[Piece]:
         """The input has ended: an alarm that is open ends with it."""
@@ -250,17 +242,9 @@ class Quality:
         if self._open:
             label, onset, *_ = self._open
             self._open = None
-            yield Phase(
-                label=label, phase="end", onset=onset, at=self.next, end=self.next, kind="technical", priority="low",
-                end_reason="input_ended",
-            )  # fmt: skip
+            yield _phase(label, "end", onset, self.next, end=self.next, end_reason="input_ended")
         if self._stamps:
-            onset, last, dropped = self._stamps
-            self._stamps = None
-            yield Phase(
-                label="timestamps_backward", phase="end", onset=onset, at=self.next, end=last, kind="technical",
-                priority="info", end_reason="input_ended", evidence={"dropped_samples": dropped},
-            )  # fmt: skip
+            yield self._in_order(self.next, "input_ended")
 
     def snapshot(self) -> Memory:
         """What is carried."""
@@ -274,6 +258,10 @@ class Quality:
 
 
 _CARRIED = ("next", "_value", "_last", "_run", "_hole", "_state", "_open", "_stamps", "_named")
+
+
+def _phase(label: str, phase: PhaseName, onset: int, at: int, priority: Priority = "low", **more: Any) -> Phase:
+    return Phase(label=label, phase=phase, onset=onset, at=at, kind="technical", priority=priority, **more)
 
 
 def _after(chunk: Chunk, at: int) -> Chunk:

@@ -46,10 +46,9 @@ class Watch:
 
     def __init__(self, engine: Engine, scene: Scene, limits: Limits | None = None) -> None:
         self.scene = scene
-        self._contract = c = engine.contract
         self.stream = Stream(engine, scene.rate_hz)
         limits = limits or Limits()
-        settle = math.ceil(max(o.settle for o in c.outputs) * self.stream.ratio)
+        settle = math.ceil(max(o.settle for o in engine.contract.outputs) * self.stream.ratio)
         self.quality = Quality(scene.rate_hz, limits, settle)
         self._beats, self._rules = _detectors(engine, scene.rate_hz, limits)
         self._phases: list[tuple[int, int, Phase]] = []

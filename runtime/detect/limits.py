@@ -6,7 +6,6 @@ import msgspec
 from msgspec import Meta
 
 Bpm = Annotated[float, Meta(gt=0, le=400)]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
