@@ -1,0 +1,68 @@
+"""What is exported: a whole-sequence model as ONNX, and the answer of the framework that it comes from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model as its author wrote it: one call takes a whole sequence and gives all results.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        The graph, time and batch axes free where the source allows.
+    kind : str
+        Where it comes from: "onnx", "torch", "keras", "weights".
+    sha256 : str
+        Of the file or files read; of the graph where there is no file.
+    time_axes : mapping of str to int
+        The time axis of each graph input, where the source knows it.
+    answer : callable, optional
+        The framework's own forward pass, from inputs by name to outputs by name, where the framework is at hand; the
+        exported graph is held against it, since exporters err without a word.
+    inputs : mapping of str to array
+        Example inputs that are known to work, by name, where the source has some.
+    notes : tuple of str
+        What the reader should know: what was dropped, assumed or renamed.
+    """
+
+    model: onnx.ModelProto
+    kind: str
+    sha256: str
+    time_axes: Mapping[str, int] = field(default_factory=dict)
+    answer: Callable[[Tensors], Tensors] | None = None
+    inputs: Tensors = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the command line says about a source.
+
+    Attributes
+    ----------
+    width : int
+        Channels of one sample: the number of leads.
+    input_shape : tuple of int or str, optional
+        Of the model's input, with "batch" and "time" in their places, such as ("batch", 1, "time"); None: the source
+        finds out, or takes ("batch", "time", channels).
+    gate_order : str, optional
+        Of raw weights: "ifco", "ifgo", "iofc", "zrh", "rzn".
+    activation : str, optional
+        Of a plain recurrent layer in raw weights: "tanh" or "relu".
+    trust : bool
+        Whether a file that can run code when it is opened (a pickled module) may be opened.
+    """
+
+    width: int = 1
+    input_shape: tuple[int | str, ...] | None = None
+    gate_order: str | None = None
+    activation: str | None = None
+    trust: bool = False
