@@ -56,7 +56,8 @@ class OutputSpec(msgspec.Struct, frozen=True):
     """An output: frame k is about model sample `first_at + k * samples_per_frame`.
 
     It is emitted once sample that + `delay` has arrived. `settle` is how many samples after a reset the output
-    can be trusted.
+    can be trusted. `width` is its last axis, 0 where the model does not say. A "running" output speaks of all samples
+    so far, once a hop.
     """
 
     name: str
@@ -68,6 +69,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
     settle: int = 0
     labels: tuple[str, ...] = ()
     horizon: int = 0
+    width: int = 0
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -82,6 +84,7 @@ class _Document(msgspec.Struct, frozen=True):
     states: tuple[StateSpec, ...]
     outputs: tuple[OutputSpec, ...]
     detectors: tuple[dict[str, Any], ...] = ()
+    eos_input: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ update holdover or export the model again
         ContractError
             A state that does not pair, or an input or output that the contract does not know.
         """
-        _same("input", [s.input for s in self.signals] + [s.input for s in self.states], inputs)
+        end = [self.eos_input] if self.eos_input else []
+        _same("input", [s.input for s in self.signals] + [s.input for s in self.states] + end, inputs)
         _same("output", [o.name for o in self.outputs] + [s.output for s in self.states], outputs)
 
     @property
@@ -189,6 +193,16 @@ update holdover or export the model again
         return self._.chunk_invariant == "bitwise"
 
     @property
+    def eos_input(self) -> str | None:
+        """The input that takes 1 in the call that ends the signal, 0 before; None if the graph does not ask."""
+        return self._.eos_input
+
+    @property
+    def exact_end(self) -> bool:
+        """Whether the last call may end anywhere, and then speaks of the end itself."""
+        return self.eos_input is not None or any(o.kind == "running" for o in self.outputs)
+
+    @property
     def states(self) -> tuple[StateSpec, ...]:
         """The carried tensors."""
         return self._.states
@@ -225,6 +239,8 @@ def _check_numbers(c: _Document) -> None:
     for o in c.outputs:
         need(o.samples_per_frame >= 1, f"output {o.name} has {o.samples_per_frame} samples a frame")
         need(c.hop % o.samples_per_frame == 0, f"hop {c.hop} is not a whole number of frames of output {o.name}")
+        once = o.kind == "frames" or c.hop == c.grid == o.samples_per_frame
+        need(once, f"the running output {o.name} needs a hop, a grid and a pace that are one")
         need(o.delay >= 0 and o.settle >= 0, f"output {o.name} has a negative delay or settle")
     for state in c.states:
         need(len(state.init_shape) == len(state.steady_shape), f"state {state.name} changes its rank")
@@ -233,6 +249,7 @@ def _check_numbers(c: _Document) -> None:
             all(n == "batch" or (isinstance(n, int) and n >= 0) for n in sizes),
             f"state {state.name} has a shape of {sizes}",
         )
+    need(c.chunk_invariant == "grid" or all(o.kind == "frames" for o in c.outputs), "a running output needs a grid")
     for what, names in {
         "state": [s.name for s in c.states],
         "input": [s.input for s in c.states] + [s.input for s in c.signals],

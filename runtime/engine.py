@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,8 +27,8 @@ class Engine(Protocol):
     contract: Contract
     sha256: str
 
-    def step(self, x: Array, state: State) -> tuple[Outputs, State]:
-        """Take x, (batch, samples, channels), samples a whole number of hops."""
+    def step(self, x: Array, state: State, last: bool = False) -> tuple[Outputs, State]:
+        """Take x, (batch, samples, channels), samples a whole number of hops; any number in the last call."""
         ...
 
     def lane(self) -> "Lane":
@@ -56,6 +57,19 @@ def initial_state(contract: Contract, batch: int = 1) -> dict[str, NDArray[Any]]
     shapes = {s.name: tuple(batch if n == "batch" else int(n) for n in s.init_shape) for s in contract.states}
     fill = {s.name: 0.0 if s.init == "zeros" else s.init for s in contract.states}
     return {s.name: np.full(shapes[s.name], fill[s.name], s.dtype) for s in contract.states}
+
+
+def first_block(contract: Contract, state: State) -> int:
+    """Samples that a block takes at least from a state: more where it is the state before the first sample."""
+    quantum = contract.hop if contract.bitwise else contract.grid
+    fresh = all(np.array_equal(value, state[name]) for name, value in initial_state(contract).items())
+    return -(-contract.first_chunk_min // quantum) * quantum if fresh else quantum
+
+
+def feeds(contract: Contract, x: Array, state: State, last: bool) -> dict[str, NDArray[Any]]:
+    """The inputs of a graph, by their names in it."""
+    given = {contract.signal.input: x} | {s.input: state[s.name] for s in contract.states}
+    return given | ({contract.eos_input: np.array([last], np.int64)} if contract.eos_input else {})
 
 
 def check_state(contract: Contract, state: State) -> None:
@@ -92,7 +106,9 @@ class PlainLane:
         """See `Lane.push`."""
         c = self._engine.contract
         block = len(x) if c.bitwise else c.grid
-        parts = [self._step(x[start : start + block]) for start in range(0, len(x), block)]
+        first = max(block, first_block(c, self._state))
+        cuts = [0, *range(first, len(x), block), len(x)]
+        parts = [self._step(x[a:b]) for a, b in pairwise(cuts)]
         return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
 
     def _step(self, x: Array) -> Outputs:

@@ -40,7 +40,7 @@ class Stream:
         self._first_min = -(-c.first_chunk_min // self._quantum) * self._quantum
         self._none: Array = np.empty((0, self._channels), np.float32)
         self._paces = [(o.name, o.first_at, o.samples_per_frame) for o in c.outputs]
-        self._empty = {o.name: np.empty((0, max(len(o.labels), 1)), np.float32) for o in c.outputs}
+        self._empty = {o.name: np.empty((0, o.width or max(len(o.labels), 1)), np.float32) for o in c.outputs}
         self.reset()
 
     @property
@@ -58,6 +58,7 @@ class Stream:
         self._origin: int | None = None
         self._next = 0
         self._taken = 0
+        self._before: Memory | None = None
         self._first: Mapping[str, int] = {o.name: 0 for o in self.contract.outputs}
 
     def push(self, chunk: Chunk) -> Frames:
@@ -82,9 +83,15 @@ class Stream:
         return self._step(self._resampler.push(x))
 
     def finish(self) -> Frames:
-        """Say what is left, as if the signal stayed at its last value, and forget all."""
+        """Say what is left, and forget all.
+
+        Where the graph can be told of the end, what is left is what the whole-sequence original says of it; else it is
+        said as if the signal stayed at its last value.
+        """
         if self._origin is None:
             return self._frames(None)
+        if self.contract.exact_end:
+            return self._end()
         c = self.contract
         tail = math.ceil((c.max_delay + c.first_chunk_min + 2 * self._quantum) * self.ratio) + self._resampler.delay + 1
         said = self._step(self._resampler.push(np.repeat(self._last, tail, axis=0)))
@@ -101,12 +108,46 @@ class Stream:
         if not n or (not self._taken and n < self._first_min):
             self._pending = x.copy()
             return self._frames(None)
-        self._taken += n
         if n == len(x):
             self._pending = self._none
-            return self._frames(self._lane.push(x))
+            return self._frames(self._push(x))
         self._pending = x[n:].copy()
-        return self._frames(self._lane.push(x[:n]))
+        return self._frames(self._push(x[:n]))
+
+    def _push(self, x: Array) -> Outputs:
+        """Push whole blocks; where the end will be spoken of, the last block is kept with the state before it."""
+        first, self._taken = not self._taken, self._taken + len(x)
+        if not self.contract.exact_end:
+            return self._lane.push(x)
+        cut = len(x) - self._quantum
+        if first and cut < self._first_min:
+            cut = 0
+        early = self._lane.push(x[:cut]) if cut else None
+        self._before = {"lane": self._lane.snapshot(), "x": x[cut:].copy()}
+        late = self._lane.push(x[cut:])
+        self._before["said"] = {name: len(value) for name, value in late.items()}
+        return late if early is None else {n: np.concatenate([early[n], late[n]]) for n in late}
+
+    def _end(self) -> Frames:
+        """The last block again, with what came after it, this time as the last."""
+        origin = self._origin or 0
+        samples = math.ceil((self._next - origin) / self.ratio)
+        rest = self._resampler.push(np.repeat(self._last, self._resampler.delay + 1, axis=0))
+        rest = rest[: max(samples - self._taken - len(self._pending), 0)]
+        parts = [self._step(rest)] if len(rest) else []
+        if self._before is not None:
+            x = np.concatenate([self._before["x"], self._pending])
+            outputs, _ = self._engine.step(x[np.newaxis], self._before["lane"], last=True)
+            said = self._before["said"]
+            running = {o.name for o in self.contract.outputs if o.kind == "running" and len(self._pending)}
+            ends = {n: v[0] if n in running else v[0, said[n] :] for n, v in outputs.items()}
+            parts.append(self._frames(ends))
+        joined = {o.name: np.concatenate([self._empty[o.name], *(p.values[o.name] for p in parts)])
+                  for o in self.contract.outputs}  # fmt: skip
+        first = parts[0].first if parts else self._first
+        frames = Frames(joined, first, origin, self.ratio, self._next)
+        self.reset()
+        return frames
 
     def _frames(self, outputs: Outputs | None) -> Frames:
         first = self._first
@@ -132,6 +173,7 @@ class Stream:
             "next": self._next,
             "taken": self._taken,
             "first": dict(self._first),
+            "before": self._before,
         }
 
     def restore(self, memory: Memory) -> None:
@@ -141,3 +183,4 @@ class Stream:
         self._pending, self._last = memory["pending"], memory["last"]
         self._origin, self._next, self._taken = memory["origin"], memory["next"], memory["taken"]
         self._first = dict(memory["first"])
+        self._before = memory.get("before")

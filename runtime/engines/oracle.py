@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from holdover.runtime.contract import KEY, Contract
-from holdover.runtime.engine import Array, Lane, Outputs, PlainLane, State
+from holdover.runtime.engine import Array, Lane, Outputs, PlainLane, State, feeds
 from holdover.runtime.errors import ContractError, ModelError
 
 Tensor = NDArray[Any]
@@ -110,11 +110,10 @@ class OracleEngine:
             raise ModelError(f"{where} keeps weights in another file ({elsewhere[0]}); save it with its weights inside")
         self._run = ReferenceEvaluator(model, new_ops=[LSTM, GRU, RNN])
 
-    def step(self, x: Array, state: State) -> tuple[Outputs, State]:
+    def step(self, x: Array, state: State, last: bool = False) -> tuple[Outputs, State]:
         """See `Engine.step`."""
         c = self.contract
-        feeds: dict[str, Any] = {c.signal.input: x} | {s.input: state[s.name] for s in c.states}
-        values = dict(zip(self._names, self._run.run(None, feeds), strict=True))
+        values = dict(zip(self._names, self._run.run(None, feeds(c, x, state, last)), strict=True))
         return {o.name: values[o.name] for o in c.outputs}, {s.name: values[s.output] for s in c.states}
 
     def lane(self) -> Lane:

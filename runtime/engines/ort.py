@@ -7,7 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from holdover.runtime.contract import KEY, Contract
-from holdover.runtime.engine import Array, Lane, Outputs, State, check_state, initial_state
+from holdover.runtime.engine import Array, Lane, Outputs, State, check_state, feeds, first_block, initial_state
 from holdover.runtime.errors import ContractError, ModelError
 
 MAX_BLOCK_HOPS = 512
@@ -32,15 +32,14 @@ class OrtEngine:
         )
         self._names = [o.name for o in self.contract.outputs] + [s.output for s in self.contract.states]
 
-    def step(self, x: Array, state: State) -> tuple[Outputs, State]:
+    def step(self, x: Array, state: State, last: bool = False) -> tuple[Outputs, State]:
         """See `Engine.step`."""
         c = self.contract
-        feeds = {c.signal.input: np.ascontiguousarray(x, np.float32)}
-        feeds |= {s.input: state[s.name] for s in c.states}
+        given = feeds(c, np.ascontiguousarray(x, np.float32), state, last)
         try:
-            values = dict(zip(self._names, self.session.run(self._names, feeds), strict=True))
+            values = dict(zip(self._names, self.session.run(self._names, given), strict=True))
         except Exception as error:  # as in `_session`
-            shapes = {name: value.shape for name, value in feeds.items()}
+            shapes = {name: value.shape for name, value in given.items()}
             raise ModelError(
                 f"the graph does not take what its contract says ({' '.join(str(error).split())[:300]}); "
                 f"it was given {shapes}: export the model again"
@@ -89,12 +88,11 @@ class OrtLane:
     def _set_state(self, state: State) -> None:
         c = self._engine.contract
         steady = {s.name: tuple(1 if n == "batch" else int(n) for n in s.steady_shape) for s in c.states}
-        if any(state[name].shape != shape for name, shape in steady.items()):
+        self._at_least = first_block(c, state)
+        if self._at_least > self._smallest or any(state[name].shape != shape for name, shape in steady.items()):
             self._growing = dict(state)
-            fresh = all(state[name].shape == value.shape for name, value in initial_state(c).items())
-            self._at_least = -(-c.first_chunk_min // self._smallest) * self._smallest if fresh else self._smallest
             return
-        self._growing, self._at_least = None, self._smallest
+        self._growing = None
         self._turn = 0
         self._plans.clear()
         self._buffers = [{n: np.ascontiguousarray(v).copy() for n, v in state.items()} for _ in range(2)]
@@ -112,6 +110,7 @@ class OrtLane:
         if self._growing is not None:
             outputs, state = self._engine.step(x[np.newaxis], self._growing)
             self._set_state(state)
+            self._at_least = self._smallest
             return {name: value[0] for name, value in outputs.items()}
         plan = self._plans.get(len(x)) or self._bind(len(x))
         plan.x[0] = x
@@ -132,12 +131,15 @@ class _Plan:
         self.x = np.zeros((1, n, len(c.signal.channels)), np.float32)
         shapes, _ = engine.step(self.x, buffers[0])
         self.outputs = {name: np.empty_like(value) for name, value in shapes.items()}
+        self._alive: list[dict[str, NDArray[Any]]] = []
         self.bindings = [self._direction(engine, buffers[i], buffers[1 - i]) for i in (0, 1)]
 
     def _direction(self, engine: OrtEngine, before: State, after: State) -> ort.IOBinding:
         binding = engine.session.io_binding()
         c = engine.contract
-        for name, array in {c.signal.input: self.x, **{s.input: before[s.name] for s in c.states}}.items():
+        given = feeds(c, self.x, before, last=False)
+        self._alive.append(given)
+        for name, array in given.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in {**self.outputs, **{s.output: after[s.name] for s in c.states}}.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

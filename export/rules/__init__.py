@@ -1,0 +1,1 @@
+"""How each operator streams, one file for each kind of memory."""

@@ -1,0 +1,93 @@
+"""Scan: the body's own state is carried; If with a constant condition is its branch."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from holdover.export.fact import Running, Stream
+from holdover.export.loom import Loom, State, attribute, stream_of
+from holdover.export.refusal import NotStreamable
+from holdover.export.rules.heads import batch_size
+from holdover.export.rules.recurrent import started
+
+
+def captured(graph: ir.Graph) -> list[ir.Value]:
+    """Values of the outer graph that a body uses."""
+    own = {*graph.inputs, *graph.initializers.values()} | {o for n in graph for o in n.outputs}
+    found: list[ir.Value] = []
+    for node in graph:
+        inner = [a.value for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+        uses = [*node.inputs, *(v for g in inner for v in captured(g))]
+        found += [v for v in uses if v is not None and v not in own and v not in found]
+    return found + [o for o in graph.outputs if o not in own and o not in found]
+
+
+def scan(loom: Loom, node: ir.Node) -> None:
+    """Forward in time, every scanned input a stream of the same pace."""
+    body, count = attribute(node, "body"), attribute(node, "num_scan_inputs")
+    first, scanned = node.inputs[:-count], node.inputs[-count:]
+    outputs = len(node.outputs) - len(first)
+    for key, n in (("scan_input_directions", count), ("scan_output_directions", outputs)):
+        if any(attribute(node, key, [0] * n)):
+            raise NotStreamable("it runs backward: the output at the first step needs the last sample")
+    facts = [stream_of(loom, v) for v in scanned]
+    axes = attribute(node, "scan_input_axes", [0] * count)
+    ranks = [loom.whole.rank(v) for v in scanned if v is not None]
+    if any(f.axis != a % r for f, a, r in zip(facts, axes, ranks, strict=True)):
+        raise NotStreamable("it scans along an axis that is not time")
+    if len({(f.ahead, f.pace) for f in facts}) > 1:
+        raise NotStreamable("its inputs have different delays or paces")
+    _captures(loom, body)
+    inputs, states = [], []
+    for k, old in enumerate(first):
+        before, state = _state(loom, node, old, k)
+        inputs.append(before)
+        states.append(state)
+    copies = loom.copy(node, [*inputs, *(loom.need(v) for v in scanned)])
+    for state, after in zip(states, copies, strict=False):
+        state.after = after
+    to = attribute(node, "scan_output_axes", [0] * outputs)
+    for k, (old, copy) in enumerate(zip(node.outputs, copies, strict=True)):
+        place = k - len(first)
+        fact = Running(facts[0].ahead) if place < 0 else replace(facts[0], axis=to[place] % loom.whole.rank(old))
+        loom.bind(old, copy, fact)
+
+
+def _captures(loom: Loom, body: ir.Graph) -> None:
+    for value in captured(body):
+        if isinstance(loom.fact(value), Stream):
+            raise NotStreamable(f"its body uses the whole sequence '{value.name}' beside the frame it is given")
+        _replace(body, value, loom.need(value))
+
+
+def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    for node in graph:
+        for i, v in enumerate(node.inputs):
+            if v is old:
+                node.replace_input_with(i, new)
+        for a in node.attributes.values():
+            if a.type == ir.AttributeType.GRAPH:
+                _replace(a.value, old, new)
+
+
+def _state(loom: Loom, node: ir.Node, old: ir.Value | None, k: int) -> tuple[ir.Value, State]:
+    assert old is not None
+    if isinstance(loom.fact(old), Stream | Running):
+        raise NotStreamable("its initial state is computed from the sequence")
+    value, name = loom.whole.values(old)[0], f"{node.outputs[0].name}.{k}"
+    state = loom.state(name, [batch_size(d.size, d.batch) for d in loom.dims(old)], value.dtype)
+    if not value.any():
+        return state.before, state
+    if value.dtype.kind == "f" and (value == value.flat[0]).all() and np.isfinite(value).all():
+        state.fill = float(value.flat[0])
+        return state.before, state
+    return started(loom, state.before, value, name), state
+
+
+def branch(_loom: Loom, _node: ir.Node) -> None:
+    """Constant conditions were taken before; what is left follows the signal or the length."""
+    raise NotStreamable("which branch it takes follows the signal or the length of the sequence")
+
+
+RULES = {"Scan": scan, "If": branch}
