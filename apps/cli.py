@@ -14,6 +14,8 @@ COMMANDS = {
     "replay": ("holdover.apps.replay", "recordings in, annotations, alerts and a picture out"),
     "alerts": ("holdover.apps.subscribe", "receive alerts, keep each once, show them"),
     "score": ("holdover.apps.score", "compare annotations with a reference, by the field's rules"),
+    "export": ("holdover.apps.export", "a trained model in, a proven streaming file out"),
+    "verify": ("holdover.apps.verify", "repeat the proof of a streaming model"),
     "inspect": ("holdover.apps.inspect", "what a model promises: contract, memory, delay, cost"),
     "config": ("holdover.apps.config", "check a configuration, or print its schema"),
     "doctor": ("holdover.apps.doctor", "what of this machine is fit, and what would be slow"),

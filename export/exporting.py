@@ -14,7 +14,7 @@ from holdover.export.describe import Statement, describe
 from holdover.export.fact import Running
 from holdover.export.float64 import run_float64
 from holdover.export.loom import Weave
-from holdover.export.measure import Array, Tensors
+from holdover.export.measure import Array, Tensors, blocks
 from holdover.export.original import Original
 from holdover.export.proof import Proof, engine_of, is_bitwise, noise, prove, with_proof
 from holdover.export.refusal import RefusedError
@@ -25,6 +25,7 @@ from holdover.runtime.errors import ModelError
 
 Progress = Callable[[str], None]
 """Told what is done next."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -133,7 +134,7 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     progress("proving it against the original")
     reference, precise = references(whole, woven)
     approximate = bool(woven.approximations)
-    proof = prove(data, _itself(data) if approximate else reference, None if approximate else precise, options.signal,
+    proof = prove(data, itself(data) if approximate else reference, None if approximate else precise, options.signal,
                   options.described)  # fmt: skip
     if approximate:
         document["approximation_error"] = _approximation(data, reference, options)
@@ -145,6 +146,22 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     model = onnx.load_from_string(_file(woven.model, document))
     contract = attach(model, document)
     return Exported(model, proto, contract, proof, cost, (*original.notes, *woven.approximations))
+
+
+def verify(
+    data: bytes, contract: Contract, original: Original, time_axis: int | None, signal: Array | None, described: str
+) -> Proof:
+    """Hold a streaming file against its original once more; raises as `export`."""
+    proto = clean(original.model)
+    whole = Whole(proto, layouts(proto, original.time_axes, time_axis))
+    woven = _woven(whole, Weave(hop=contract.hop))
+    reference, precise = references(whole, woven)
+    if [p.name for p in woven.ports] != [o.name for o in contract.outputs]:
+        raise ModelError(
+            f"the original has the outputs {', '.join(p.name for p in woven.ports)}, the model "
+            f"{', '.join(o.name for o in contract.outputs)}: it was exported from another one"
+        )
+    return prove(data, reference, precise, signal, described)
 
 
 def _against_framework(original: Original, whole: Whole) -> None:
@@ -225,10 +242,8 @@ def lay_out(found: Tensors, ports: Sequence[Port], batch: int) -> dict[str, Arra
     return laid
 
 
-def _itself(data: bytes) -> Callable[[Array], Tensors]:
+def itself(data: bytes) -> Callable[[Array], Tensors]:
     """An approximation is held against itself in one whole call."""
-    from holdover.export.measure import blocks
-
     engine = engine_of(data)
     c = engine.contract
 
@@ -242,13 +257,13 @@ def _itself(data: bytes) -> Callable[[Array], Tensors]:
 
 def _approximation(data: bytes, reference: Callable[[Array], Tensors], options: Options) -> dict[str, float]:
     """How far an approximation is from the original, mean and largest, by output."""
-    itself = _itself(data)
+    streamed = itself(data)
     c = engine_of(data).contract
     x = noise(1, c.first_chunk_min + 256 * c.hop, len(c.signal.channels), 13)
     if options.signal is not None:
         x = np.asarray(options.signal[: x.shape[1]], np.float32)[None]
     x = x[:, : x.shape[1] // c.hop * c.hop]
-    found, wanted = itself(x), reference(x)
+    found, wanted = streamed(x), reference(x)
     errors: dict[str, float] = {}
     for name, value in wanted.items():
         gap = np.abs(found[name] - value[:, : found[name].shape[1]])

@@ -147,7 +147,11 @@ class Loom:
         if old in self._new:
             return self._new[old]
         fact = self.fact(old)
-        if isinstance(fact, Static):
+        producer = old.producer()
+        if isinstance(fact, Static) and producer is not None and producer.op_type == "DequantizeLinear":
+            # Quantized weights stay so: onnxruntime computes with the integers.
+            self._new[old] = self.copy(producer, [self.new(v) for v in producer.inputs])[0]
+        elif isinstance(fact, Static):
             self._new[old] = self.const(self.whole.values(old)[0])
         elif isinstance(fact, PerBatch):
             node = old.producer()
@@ -236,6 +240,19 @@ class Loom:
         many = self.op("Gather", [shape, self.ints(axis)], f"{name}.many", axis=0)
         many = self.op("Mul", [many, self.end()], f"{name}.now")
         return self.op("Slice", [frames, self.ints(0), many, self.ints(axis)], name)
+
+    def integers(self, old: ir.Value) -> tuple[ir.Value, Callable[[ir.Value], ir.Value]]:
+        """The quantized tensor behind a dequantized one, and what dequantizes it again; else itself.
+
+        Memory on the integer side keeps onnxruntime's integer kernels, and with them their bits.
+        """
+        node = old.producer()
+        if node is None or node.op_type != "DequantizeLinear" or not isinstance(self.fact(node.inputs[0]), Stream):
+            return old, lambda new: new
+        scale, source = self.constant_of(node.inputs[1]), node.inputs[0]
+        if scale is None or scale.size != 1 or source is None:
+            return old, lambda new: new
+        return source, lambda new: self.copy(node, [new, *(self.new(v) for v in node.inputs[1:])])[0]
 
     # Memory
 

@@ -56,7 +56,7 @@ def conv(loom: Loom, node: ir.Node) -> None:
     weight = loom.constant_of(w)
     if weight is None:
         raise NotStreamable("its kernel is not constant")
-    _apply(loom, node, fact, weight.shape[2:], 0.0)
+    _apply(loom, node, fact, weight.shape[2:])
 
 
 def pool(loom: Loom, node: ir.Node) -> None:
@@ -65,7 +65,6 @@ def pool(loom: Loom, node: ir.Node) -> None:
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise NotStreamable("its indices are positions in the whole sequence")
     kernel = attribute(node, "kernel_shape")
-    fill = LOWEST if node.op_type == "MaxPool" else 0.0
     window = _window(node, fact, tuple(kernel))
     if attribute(node, "ceil_mode", 0) and window.step > 1:
         raise NotStreamable("it rounds the number of windows up (ceil_mode), so its last frame reaches beyond the end; "
@@ -73,7 +72,7 @@ def pool(loom: Loom, node: ir.Node) -> None:
     if node.op_type == "AveragePool" and not attribute(node, "count_include_pad", 0) and (window.left or window.right):
         raise NotStreamable("it leaves padding out of the average, so its first frames are averages of fewer; export "
                             "it with count_include_pad, or without padding")  # fmt: skip
-    _apply(loom, node, fact, tuple(kernel), fill)
+    _apply(loom, node, fact, tuple(kernel))
 
 
 def _window(node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> Window:
@@ -100,7 +99,7 @@ def _window(node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> Window:
     return Window(kernel[space], strides[space], dilations[space], left, right)
 
 
-def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...], fill: float) -> None:
+def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> None:
     x, out = node.inputs[0], node.outputs[0]
     assert x is not None
     window = _window(node, fact, kernel)
@@ -108,16 +107,18 @@ def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...], fil
     extra = window.step - window.reach if window.rest(fact) < 0 else 0
     widened = _widen(window, extra)
     name = out.name or node.op_type
-    source = _quantized(loom, x) if node.op_type == "Conv" else None
-    every = _every(loom, source or x, fact, widened, fill, name)
-    if source is not None:
-        dequantize = x.producer()
-        assert dequantize is not None
-        every = loom.copy(dequantize, [every, *(loom.new(v) for v in dequantize.inputs[1:])])[0]
+    source, dequantized = loom.integers(x)
+    every = _every(loom, source, fact, widened, _fill(loom, node, x, source), name)
     if extra:
         every = loom.cut(every, fact.axis, 0, -extra, name=f"{name}.taps")
+    every = dequantized(every)
     made = widened.slide(fact)
-    if loom.weave.as_matmul and node.op_type == "Conv" and (new := _as_product(loom, node, every, window, name)):
+    if (
+        loom.weave.as_matmul
+        and source is x
+        and node.op_type == "Conv"
+        and (new := _as_product(loom, node, every, window, name))
+    ):
         loom.bind(out, new, made)
         return
     n, space = len(kernel), fact.axis - 2
@@ -154,17 +155,14 @@ def _explicit_pads(node: ir.Node, kernel: tuple[int, ...]) -> list[int]:
 def _every(loom: Loom, x: ir.Value, fact: Stream, window: Window, fill: float, name: str) -> ir.Value:
     """Kept frames, new ones, and padding in the last call."""
     new = loom.need(x)
-    zero = fill
-    if x.dtype is not None and loom.whole.values(x)[0].dtype.kind in "iu":
-        zero = float(_zero_point(loom, x))
     if window.right:
         new = loom.op(
-            "Concat", [new, _padding(loom, x, fact, window.right, zero, name)], f"{name}.ended", axis=fact.axis
+            "Concat", [new, _padding(loom, x, fact, window.right, fill, name)], f"{name}.ended", axis=fact.axis
         )
     rest = window.rest(fact)
     if window.left == 0 and rest == 0:
         return new
-    return loom.history(x, new, fact.axis, window.left, rest, f"{name}.past", zero)
+    return loom.history(x, new, fact.axis, window.left, rest, f"{name}.past", fill)
 
 
 def _padding(loom: Loom, x: ir.Value, fact: Stream, frames: int, fill: float, name: str) -> ir.Value:
@@ -184,22 +182,16 @@ def _padding(loom: Loom, x: ir.Value, fact: Stream, frames: int, fill: float, na
     return loom.op("Expand", [pad, target], f"{name}.end.all")
 
 
-def _quantized(loom: Loom, x: ir.Value) -> ir.Value | None:
-    """The integers behind a dequantized input, None if there are none or they have a scale a channel."""
-    node = x.producer()
-    if node is None or node.op_type != "DequantizeLinear" or not isinstance(loom.fact(node.inputs[0]), Stream):
-        return None
-    scale = loom.constant_of(node.inputs[1])
-    return node.inputs[0] if scale is not None and scale.size == 1 else None
-
-
-def _zero_point(loom: Loom, integers: ir.Value) -> int:
-    """The integer that stands for 0."""
-    for user, _ in integers.uses():
-        if user.op_type == "DequantizeLinear":
-            zero = loom.constant_of(user.inputs[2]) if len(user.inputs) > 2 else None
-            return 0 if zero is None else int(zero.reshape(-1)[0])
-    return 0
+def _fill(loom: Loom, node: ir.Node, x: ir.Value, source: ir.Value) -> float:
+    """What padding holds: nothing that wins a maximum, else zero, as the integers say it."""
+    dtype = loom.whole.values(source)[0].dtype
+    if source is x:
+        return LOWEST if node.op_type == "MaxPool" else 0.0
+    if node.op_type == "MaxPool":
+        return float(np.iinfo(dtype).min)
+    dequantize = x.producer()
+    zero = loom.constant_of(dequantize.inputs[2]) if dequantize is not None and len(dequantize.inputs) > 2 else None
+    return 0.0 if zero is None else float(zero.reshape(-1)[0])
 
 
 def _as_product(loom: Loom, node: ir.Node, every: ir.Value, window: Window, name: str) -> ir.Value | None:

@@ -82,17 +82,18 @@ def _wait(
         raise NotStreamable("branches of different delay meet where time and batch are one axis")
     axis = latest.axis - (rank - loom.whole.rank(old))
     surplus = fact.surplus(latest)
+    source, dequantized = loom.integers(old)
     if not loom.weave.exact_end:
-        every = loom.history(old, loom.need(old), axis, 0, surplus, f"{name}.wait")
-        return loom.cut(every, axis, 0, -surplus, name=f"{name}.ready")
+        every = loom.history(source, loom.need(source), axis, 0, surplus, f"{name}.wait")
+        return dequantized(loom.cut(every, axis, 0, -surplus, name=f"{name}.ready"))
     many: list[ir.Value] = []
 
     def rest(every: ir.Value) -> ir.Value:
         many.append(loom.length(reference, latest.axis, f"{name}.ready"))
         return loom.op("Slice", [every, many[0], loom.ints(END), loom.ints(axis)], f"{name}.wait.kept")
 
-    every = loom.history(old, loom.need(old), axis, 0, rest, f"{name}.wait")
-    return loom.op("Slice", [every, loom.ints(0), many[0], loom.ints(axis)], f"{name}.ready")
+    every = loom.history(source, loom.need(source), axis, 0, rest, f"{name}.wait")
+    return dequantized(loom.op("Slice", [every, loom.ints(0), many[0], loom.ints(axis)], f"{name}.ready"))
 
 
 def _seen_from(loom: Loom, value: ir.Value, rank: int) -> Stream:

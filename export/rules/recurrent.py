@@ -29,6 +29,8 @@ def recurrent(loom: Loom, node: ir.Node) -> None:
             + (", or give --lookahead S for a bounded approximation" if direction == "bidirectional" else "")
         )
     inputs = [loom.need(node.inputs[0]), *(loom.new(v) for v in node.inputs[1:4])]
+    if loom.weave.as_matmul and node.op_type == "RNN":
+        inputs[:2] = _outside(loom, node, inputs[0])
     inputs += [None] * (4 - len(inputs)) + [None]
     states = []
     for k, letter in enumerate(_STATES[node.op_type]):
@@ -45,6 +47,16 @@ def recurrent(loom: Loom, node: ir.Node) -> None:
         keep.after = after
     for old, new in zip(node.outputs, outputs, strict=False):
         loom.bind(old, new, replace(fact, axis=0) if new is outputs[0] else Running(fact.ahead))
+
+
+def _outside(loom: Loom, node: ir.Node, x: ir.Value | None) -> list[ir.Value | None]:
+    """W x as a product of its own: onnxruntime's RNN adds the inputs of a single frame up in another order."""
+    weight = loom.constant_of(node.inputs[1])
+    if weight is None:
+        raise NotStreamable("its weights are not constant")
+    name = _name(node)
+    product = loom.op("MatMul", [x, loom.const(np.ascontiguousarray(weight[0].T))], f"{name}.product")
+    return [product, loom.const(np.eye(len(weight[0]), dtype=np.float32)[None])]
 
 
 def _check(loom: Loom, node: ir.Node) -> None:

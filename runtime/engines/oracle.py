@@ -133,6 +133,15 @@ def _forward(direction: str | None) -> None:
         )
 
 
+def _plain(x: Tensor, lens: Any, peepholes: Any, more: dict[str, Any], usual: list[str] | None) -> None:
+    """Refuse what the textbook step leaves out."""
+    names = list(more.get("activations") or usual or [])
+    unlike = usual is not None and names[: len(usual)] != usual
+    ragged = lens is not None and bool((lens != x.shape[0]).any())
+    if unlike or ragged or peepholes is not None or any(more.get(k) for k in ("clip", "layout", "input_forget")):
+        raise ModelError("a recurrent node has activations, a clip, a layout, peepholes or lengths beyond the oracle")
+
+
 class LSTM(OpRun):  # type: ignore[misc]
     """The ONNX operator LSTM, layout 0, forward, without peepholes."""
 
@@ -140,8 +149,9 @@ class LSTM(OpRun):  # type: ignore[misc]
 
     def _run(self, x: Tensor, w: Tensor, r: Tensor, b: Any = None, _lens: Any = None, h: Any = None, c: Any = None,
              _p: Any = None, hidden_size: int = 0, direction: str | None = None,
-             **_: Any) -> tuple[Tensor, ...]:  # fmt: skip
+             **more: Any) -> tuple[Tensor, ...]:  # fmt: skip
         _forward(direction)
+        _plain(x, _lens, _p, more, ["Sigmoid", "Tanh", "Tanh"])
         zero = np.zeros((x.shape[1], hidden_size), x.dtype)
         h, c = (zero if v is None else v[0] for v in (h, c))
         bias = np.zeros(8 * hidden_size, x.dtype) if b is None else b[0]
@@ -161,8 +171,9 @@ class GRU(OpRun):  # type: ignore[misc]
 
     def _run(self, x: Tensor, w: Tensor, r: Tensor, b: Any = None, _lens: Any = None, h: Any = None,
              hidden_size: int = 0, direction: str | None = None, linear_before_reset: int | None = 0,
-             **_: Any) -> tuple[Tensor, ...]:  # fmt: skip
+             **more: Any) -> tuple[Tensor, ...]:  # fmt: skip
         _forward(direction)
+        _plain(x, _lens, None, more, ["Sigmoid", "Tanh"])
         h = np.zeros((x.shape[1], hidden_size), x.dtype) if h is None else h[0]
         bias = np.zeros(6 * hidden_size, x.dtype) if b is None else b[0]
         wb, rb = _gates(bias[: 3 * hidden_size], "zrh"), _gates(bias[3 * hidden_size :], "zrh")
@@ -181,8 +192,9 @@ class RNN(OpRun):  # type: ignore[misc]
 
     def _run(self, x: Tensor, w: Tensor, r: Tensor, b: Any = None, _lens: Any = None, h: Any = None,
              hidden_size: int = 0, direction: str | None = None, activations: Any = None,
-             activation_alpha: Any = None, activation_beta: Any = None, **_: Any) -> tuple[Tensor, ...]:  # fmt: skip
+             activation_alpha: Any = None, activation_beta: Any = None, **more: Any) -> tuple[Tensor, ...]:  # fmt: skip
         _forward(direction)
+        _plain(x, _lens, None, more, None)
         h = np.zeros((x.shape[1], hidden_size), x.dtype) if h is None else h[0]
         bias = np.zeros(2 * hidden_size, x.dtype) if b is None else b[0]
         f = _activation((activations or ["Tanh"])[0], activation_alpha, activation_beta)
