@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(proof.document() | {"refusals": list(proof.refusals)}, indent=1))
     else:
-        print(f"{contract.name} {contract.model_version}, against {args.against or 'itself in one whole call'}")
-        print("\n".join(report.proof_lines(proof, contract)))
+        against = args.against or "itself in one call"
+        print("\n".join([f"{contract.name} {contract.model_version}", *report.proof_lines(proof, contract, against)]))
     if proof.refusals:
         raise ModelError("the proof does not hold:\n  " + "\n  ".join(proof.refusals))
     return 0

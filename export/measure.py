@@ -128,7 +128,7 @@ def stability(engine: OrtEngine, x: Array, hops: int = 120, size: float = 1e-4) 
         moved = dict(state) | {n: (state[n] + apart[n] * size / norm).astype(np.float32) for n in loose}
         _, after = engine.step(x[:, start : start + c.hop], state)
         _, other = engine.step(x[:, start : start + c.hop], moved)
-        apart = {n: (other[n] - after[n]).astype(np.float64) for n in loose}
+        apart = {n: other[n].astype(np.float64) - after[n].astype(np.float64) for n in loose}
         now = np.sqrt(sum(float((d**2).sum()) for d in apart.values()))
         if now == 0:
             return SUDDEN

@@ -220,7 +220,8 @@ def _lengths(c: Contract, longest: int) -> list[int]:
     """Of test signals: the shortest, and every way to end within a hop, and a long one."""
     base = c.first_chunk_min + 6 * c.hop
     ends = sorted({0, 1, c.hop // 2, c.hop - 1})
-    return [c.first_chunk_min, c.first_chunk_min + 1, *(base + e for e in ends), longest]
+    running = [base + k for k in range(c.hop, 24 * c.hop, max(3, c.hop - 1))] if c.outputs[0].kind == "running" else []
+    return [c.first_chunk_min, c.first_chunk_min + 1, *(base + e for e in ends), *running[:16], longest]
 
 
 def _signal(c: Contract, signal: Array | None, samples: int, seed: int) -> Array:
@@ -314,7 +315,7 @@ def _beside(engine: OrtEngine, x: Array, sizes: Sequence[int]) -> dict[str, Arra
 def _batch(engine: OrtEngine, x: Array, reference: Reference, tally: _Tally) -> None:
     """Three streams in one call, where the graph takes several."""
     c = engine.contract
-    if not all("batch" in s.init_shape or len(s.init_shape) == 1 for s in c.states) or not _takes_batch(engine):
+    if not _takes_batch(engine):
         return
     n = x.shape[1] // c.hop * c.hop
     sizes = [n // 2 // c.hop * c.hop, n - n // 2 // c.hop * c.hop]

@@ -1,5 +1,6 @@
 """Why a model cannot be made streaming: the node, its operator, and the reason in its author's words."""
 
+import textwrap
 from dataclasses import dataclass
 
 from holdover.runtime.errors import ModelError
@@ -37,4 +38,5 @@ class RefusedError(ModelError):
 
     def __init__(self, refusals: tuple[Refusal, ...]) -> None:
         self.refusals = refusals
-        super().__init__("this model cannot be streamed exactly:\n" + "\n".join(f"  {r}" for r in refusals))
+        listed = "\n".join(textwrap.fill(str(r), 79, initial_indent="  ", subsequent_indent="    ") for r in refusals)
+        super().__init__(f"this model cannot be streamed exactly:\n{listed}")

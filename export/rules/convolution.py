@@ -69,9 +69,6 @@ def pool(loom: Loom, node: ir.Node) -> None:
     if attribute(node, "ceil_mode", 0) and window.step > 1:
         raise NotStreamable("it rounds the number of windows up (ceil_mode), so its last frame reaches beyond the end; "
                             "export it without")  # fmt: skip
-    if node.op_type == "AveragePool" and not attribute(node, "count_include_pad", 0) and (window.left or window.right):
-        raise NotStreamable("it leaves padding out of the average, so its first frames are averages of fewer; export "
-                            "it with count_include_pad, or without padding")  # fmt: skip
     _apply(loom, node, fact, tuple(kernel))
 
 
@@ -126,9 +123,17 @@ def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> 
     pads[space] = pads[n + space] = 0
     attributes = [a for a in node.attributes.values() if a.name not in ("pads", "auto_pad")]
     attributes.append(ir.AttrInt64s("pads", pads))
-    new = ir.Value(name=loom.name(name))
-    inputs = [every, *(loom.new(v) for v in node.inputs[1:])]
-    loom.nodes.append(ir.Node(node.domain, node.op_type, inputs, attributes, outputs=[new], name=new.name))
+
+    def applied(x: ir.Value, wish: str) -> ir.Value:
+        new = ir.Value(name=loom.name(wish))
+        inputs = [x, *(loom.new(v) for v in node.inputs[1:])]
+        loom.nodes.append(ir.Node(node.domain, node.op_type, inputs, attributes, outputs=[new], name=new.name))
+        return new
+
+    new = applied(every, name)
+    if node.op_type == "AveragePool" and not attribute(node, "count_include_pad", 0) and widened.left + widened.right:
+        share = applied(_real(loom, x, fact, widened, name), f"{name}.share")
+        new = loom.op("Div", [new, share], f"{name}.of_real")
     loom.bind(out, new, made)
 
 
@@ -163,6 +168,27 @@ def _every(loom: Loom, x: ir.Value, fact: Stream, window: Window, fill: float, n
     if window.left == 0 and rest == 0:
         return new
     return loom.history(x, new, fact.axis, window.left, rest, f"{name}.past", fill)
+
+
+def _real(loom: Loom, x: ir.Value, fact: Stream, window: Window, name: str) -> ir.Value:
+    """1 for each frame of the signal, 0 for padding, beside the frames that `_every` gives."""
+    rank = loom.whole.rank(x)
+    if rank != 3:
+        raise NotStreamable("it leaves padding over time and another axis out of the average; export it with "
+                            "count_include_pad, or without padding")  # fmt: skip
+    frames = loom.length(loom.need(x), fact.axis, f"{name}.real")
+    shape = loom.op("Concat", [loom.ints(1, 1), frames], f"{name}.real.shape", axis=0)
+    ones = loom.op("Expand", [loom.const(np.ones(1, np.float32)), shape], f"{name}.ones")
+    if window.right:
+        end = loom.padding_at_end(loom.const(np.zeros((1, 1, window.right), np.float32)), 2, f"{name}.none")
+        ones = loom.op("Concat", [ones, end], f"{name}.real.ended", axis=2)
+    rest = window.rest(fact)
+    if window.left == 0 and rest == 0:
+        return ones
+    state = loom.state(f"{name}.real", [1, 1, window.left], np.float32, 0.0, 2)
+    every = loom.op("Concat", [state.before, ones], f"{name}.real.all", axis=2)
+    state.after = loom.cut(every, 2, -rest if rest else END, name=f"{name}.real.kept")
+    return every
 
 
 def _padding(loom: Loom, x: ir.Value, fact: Stream, frames: int, fill: float, name: str) -> ir.Value:
