@@ -129,7 +129,7 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
         document |= {"chunk_invariant": "bitwise"}
     document["provenance"] |= {"source": f"sha256:{original.sha256}", "source_kind": original.kind}
     if woven.approximations:
-        document["approximations"] = list(woven.approximations)
+        document |= {"approximations": list(woven.approximations), "window": how.window, "lookahead": how.lookahead}
     data = _file(woven.model, document)
     progress("proving it against the original")
     reference, precise = references(whole, woven)
@@ -154,8 +154,10 @@ def verify(
     """Hold a streaming file against its original once more; raises as `export`."""
     proto = clean(original.model)
     whole = Whole(proto, layouts(proto, original.time_axes, time_axis))
-    woven = _woven(whole, Weave(hop=contract.hop))
-    reference, precise = references(whole, woven)
+    said = contract.document
+    window, lookahead = said.get("window"), said.get("lookahead", 0)
+    woven = _woven(whole, Weave(hop=contract.hop, window=window, lookahead=lookahead))
+    reference, precise = (itself(data), None) if woven.approximations else references(whole, woven)
     if [p.name for p in woven.ports] != [o.name for o in contract.outputs]:
         raise ModelError(
             f"the original has the outputs {', '.join(p.name for p in woven.ports)}, the model "
