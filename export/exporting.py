@@ -145,7 +145,7 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     document = with_proof(document, proof)
     model = onnx.load_from_string(_file(woven.model, document))
     contract = attach(model, document)
-    return Exported(model, proto, contract, proof, cost, (*original.notes, *woven.approximations))
+    return Exported(model, whole.with_shapes(), contract, proof, cost, (*original.notes, *woven.approximations))
 
 
 def verify(

@@ -150,6 +150,19 @@ class Whole:
         """Tensors by name at another length, one stream."""
         return self._all(names).run(names, self.feeds(_noise(1, length, self.channels)))  # type: ignore[no-any-return]
 
+    def with_shapes(self) -> onnx.ModelProto:
+        """The graph with the shapes of its outputs as they were seen."""
+        model = _copy(self.proto)
+        for out in model.graph.output:
+            one, long, many = (v.shape for v in self._seen[out.name])
+            for axis, sizes in enumerate(zip(one, long, many, strict=True)):
+                dim = out.type.tensor_type.shape.dim.add()
+                if len(set(sizes)) == 1:
+                    dim.dim_value = sizes[0]
+                else:
+                    dim.dim_param = f"{out.name}.{axis}"
+        return model
+
     def _take_branches(self) -> None:
         """Put the branch of each If whose condition never changes in its place."""
         graph = self.proto.graph
@@ -252,6 +265,8 @@ def session(model: onnx.ModelProto, optimize: bool = True) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Else onnxruntime makes uint8 of int8 here and there, on x86 alone, and then rounds sums otherwise than the stream.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     options.log_severity_level = 4
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -299,11 +314,15 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
             del node.metadata_props[:]
     for out in model.graph.output:
         out.doc_string = ""
-        out.type.tensor_type.ClearField("shape")
+        if out.type.tensor_type.HasField("shape"):
+            out.type.tensor_type.ClearField("shape")
     _constants(model)
+    _drop_unused(model.graph)
     if not model.graph.input:
         raise ModelError("the graph has no inputs: nothing to stream")
-    return model
+    from holdover.export.rules.loop import recognise
+
+    return recognise(model)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -321,6 +340,22 @@ def _constants(model: onnx.ModelProto) -> None:
         if tensor.name not in {o.name for o in model.graph.output}:
             model.graph.initializer.append(tensor)
             model.graph.node.remove(node)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Nodes and weights that no output needs."""
+    needed, kept = {o.name for o in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+            needed.update(node.input, *(n.input for g in bodies for n in _nodes(g)), *(
+                [o.name for o in g.output] for g in bodies))  # fmt: skip
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
+    del graph.node[:]
+    graph.node.extend(copies)
+    for tensor in [t for t in graph.initializer if t.name not in needed]:
+        graph.initializer.remove(tensor)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
