@@ -26,7 +26,8 @@ example of a configuration:
   tachycardia_bpm = 130
   [[streams]]
   id = "bed-3"
-  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250, leads = "II" }"""
+  lead = "II"
+  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250 }"""
 
 
 def _node() -> str:

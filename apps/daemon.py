@@ -36,7 +36,8 @@ a configuration:
   host = "localhost"
   [[streams]]
   id = "bed-3"
-  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250, leads = "II" }
+  source = { kind = "tcp", port = 9000, listen = true, rate_hz = 250 }
+  lead = "II"
 
 'holdover config check FILE' checks it, 'holdover config schema' tells all keys."""
 

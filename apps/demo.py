@@ -268,8 +268,8 @@ def _summary(
     for name, text in rows:
         print(f"{name:<11} {text}")
     print(
-        "\nRecord 208 trained the model: this shows the path, not the accuracy. The\n"
-        "asystole near 3:30 is an electrode that was knocked, a false alarm. holdover\n"
+        "\nRecord 208 trained the model: this shows the path, not the accuracy. Near 3:30\n"
+        "an electrode was knocked: detection is suspended there, and says so. holdover\n"
         "is no medical device."
     )
 

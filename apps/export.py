@@ -17,12 +17,12 @@ from holdover.runtime.errors import ModelError, UsageError
 
 EPILOG = """\
 SOURCE is one of
-  model.onnx                 from any exporter, made for whole sequences, or with
-                             its states as inputs already (--states, or by name)
-  package.module:factory     a function, class or object that is a PyTorch module
-  weights.safetensors, .pt   a PyTorch state_dict of RNN, LSTM, GRU and heads
-  model.keras                Keras 3; neither Keras nor TensorFlow is needed
-  weights.npz                raw weights, W . [h, x] + b for each gate
+  model.onnx                made for whole sequences by any exporter, or with
+                            its states as inputs already (--states, or by name)
+  package.module:factory    what gives, or is, a PyTorch module
+  weights.safetensors, .pt  a PyTorch state_dict of RNN, LSTM, GRU and heads
+  model.keras               Keras 3; neither Keras nor TensorFlow is needed
+  weights.npz               raw weights, W . [h, x] + b for each gate
 
 examples:
   holdover export model.onnx -o beats.onnx --rate 360 --leads MLII --unit mV \\

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdover.apps.feed import Feed, open_recording
-from holdover.runtime.alert import Alert, Scene
+from holdover.evaluate.event import alarm_note, maker_note
+from holdover.runtime.alert import Alert, ModelId, Scene
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.engine import Engine
@@ -37,6 +38,7 @@ class Result:
     annotations: list[Annotation]
     alerts: list[Alert]
     delay_s: float
+    model: ModelId
 
     @property
     def seconds(self) -> float:
@@ -83,7 +85,7 @@ def play(
     feed.source.close()
     return Result(
         path, scene.stream, scene.lead, scene.rate_hz, first or 0, last, annotations + step.annotations,
-        alerts + step.alerts, watch.delay_s,
+        alerts + step.alerts, watch.delay_s, scene.model,
     )  # fmt: skip
 
 
@@ -152,6 +154,12 @@ def sweep(folder: Path, pid: int) -> None:
         part.unlink(missing_ok=True)
 
 
-def alarm_marks(alerts: Sequence[Alert]) -> list[Annotation]:
-    """Alerts as WFDB notes at the sample where each phase came true: "start asystole high"."""
-    return [Annotation(a.phase.at, '"', aux=f"{a.phase.phase} {a.phase.label} {a.phase.priority}") for a in alerts]
+def alarm_marks(result: Result) -> list[Annotation]:
+    """A result's alerts as WFDB notes at the sample where each phase came true; last of all, who judged.
+
+    `holdover.evaluate.event` says how they are written. Last, since wfdb drops notes at sample 0.
+    """
+    marks = [Annotation(alert.phase.at, '"', aux=alarm_note(alert.phase)) for alert in result.alerts]
+    model = result.model
+    maker = maker_note(model.name, model.version, model.sha256, result.delay_s)
+    return [*marks, Annotation(max([result.last, *(mark.at for mark in marks[-1:])]), '"', aux=maker)]

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdover.runtime.errors import HoldoverError, UsageError
 
 if TYPE_CHECKING:
     from holdover.apps.recording import Result
+    from holdover.evaluate.scorecard import RecordScore
     from holdover.runtime.detect.limits import Limits
     from holdover.runtime.engine import Engine
 
@@ -34,8 +35,20 @@ examples:
   holdover replay mitdb/ -o out -j 2
   holdover replay ecg.csv --rate 250 --lead II -f 1:00:00 -t 1:05:00
 
+  holdover replay mitdb/ -o out -j 2 --score
+
 with -o OUT it writes for each record OUT/NAME.blm (beats and signal quality,
-WFDB), OUT/NAME.alm (alarms, WFDB notes), and for all OUT/alerts.jsonl."""
+WFDB), OUT/NAME.alm (alarms, WFDB notes), and for all OUT/alerts.jsonl. With
+--score standard output tells what holdover score OUT --ref DIR tells, and
+the alerts are in OUT/alerts.jsonl alone."""
+
+
+class Outcome(NamedTuple):
+    """What became of one record: a failure is a value, so that the others go on; one of the score leaves the result."""
+
+    result: "Result | None"
+    score: "RecordScore | None"
+    failure: HoldoverError | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--allow-truncated", action="store_true", help="play what is there of a cut-off record")
-    parser.add_argument("--json", action="store_true", help="alert bodies on standard output, one a line")
+    parser.add_argument("--json", action="store_true", help="alert bodies, or the score, as JSON on standard output")
+    parser.add_argument("--score", action="store_true", help="score what is written against the records' annotations")
+    parser.add_argument("--ref", metavar="DIR", help="folder of the reference (default: where the records are)")
+    parser.add_argument("--annotator", metavar="NAME", default="atr", help="of the reference (default: %(default)s)")
+    parser.add_argument("--report", metavar="FILE.html", help="write the score as a page with plots")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,31 +84,42 @@ def run(args: argparse.Namespace) -> int:
     HoldoverError
         The options cannot be, or nothing could be replayed.
     """
+    from holdover.apps.replay_score import tell_scores
+
+    _check(args)
+    paths = _paths(args.records, args.output)
+    out = _folder(args.output)
+    began = time.monotonic()
+    done: dict[int, Outcome] = {}
+    failures: list[HoldoverError] = []
+    with _progress(len(paths)) as tell:
+        for i, outcome in _each(args, paths, tell):
+            done[i] = outcome
+            if outcome.failure:
+                failures.append(outcome.failure)
+                print(f"holdover: {outcome.failure}", file=sys.stderr)
+    ordered = [result for i in sorted(done) if (result := done[i].result)]
+    if out is not None:
+        _write_alerts(out, ordered)
+    _report(args, ordered, out, time.monotonic() - began)
+    if args.score:
+        tell_scores(args, paths, [score for i in sorted(done) if (score := done[i].score)])
+    return failures[0].exit_code if failures else 0
+
+
+def _check(args: argparse.Namespace) -> None:
     from holdover.runtime.mqtt_options import check_name
 
-    paths = _paths(args.records, args.output)
     if args.plot and not args.output:
         raise UsageError("--plot needs a folder for the picture: add -o OUT")
+    if args.score and not args.output:
+        raise UsageError("--score needs a folder for what is scored: add -o OUT")
+    if (args.ref or args.report) and not args.score:
+        raise UsageError("--ref and --report are of the score: add --score")
     if args.jobs < 1 or (args.speed is not None and not 0 < args.speed < math.inf):
         raise UsageError("--jobs is at least 1, and --speed above 0")
     if args.stream is not None:
         check_name("--stream", args.stream)
-    out = _folder(args.output)
-    began = time.monotonic()
-    results: dict[int, Result] = {}
-    failures: list[HoldoverError] = []
-    with _progress(len(paths)) as tell:
-        for i, outcome in _each(args, paths, tell):
-            if isinstance(outcome, HoldoverError):
-                failures.append(outcome)
-                print(f"holdover: {outcome}", file=sys.stderr)
-            else:
-                results[i] = outcome
-    ordered = [results[i] for i in sorted(results)]
-    if out is not None:
-        _write_alerts(out, ordered)
-    _report(args, ordered, out, time.monotonic() - began)
-    return failures[0].exit_code if failures else 0
 
 
 def _paths(records: Sequence[str], output: str | None) -> list[Path]:
@@ -127,7 +155,7 @@ def _folder(output: str | None) -> Path | None:
     return Path(output)
 
 
-def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Any]]:
+def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Outcome]]:
     """Each record's number and what became of it, in this process or in several."""
     if args.jobs == 1 or len(paths) == 1:
         engine, limits = _prepare(args)
@@ -138,7 +166,7 @@ def _each(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[t
     yield from _in_processes(args, paths, tell)
 
 
-def _in_processes(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Any]]:
+def _in_processes(args: argparse.Namespace, paths: list[Path], tell: Tell) -> Iterator[tuple[int, Outcome]]:
     """Records shared out among processes, each on a pipe of its own, so that one that dies holds up no other."""
     from holdover.apps.recording import sweep
 
@@ -207,9 +235,10 @@ def _prepare(args: argparse.Namespace) -> "tuple[Engine, Limits]":
     return load(find_model(args.model)), limits
 
 
-def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits", tell: Tell) -> Any:
-    """Replay one record and write what is its own; a failure is a value, so that the others go on."""
+def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits", tell: Tell) -> Outcome:
+    """Replay one record, write what is its own, and score it where that is asked for."""
     from holdover.apps import recording
+    from holdover.apps.replay_score import score_result
 
     options = _options(args, path)
     taken, share, told = 0, 0.0, time.monotonic()
@@ -221,6 +250,7 @@ def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits
             tell(taken, share)
             taken, share, told = 0, 0.0, time.monotonic()
 
+    result = score = None
     try:
         result = recording.play(
             path, engine, lead=args.lead, limits=limits, options=options, speed=args.speed, progress=progress,
@@ -229,9 +259,10 @@ def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits
         if args.output:
             _write_own(Path(args.output), result, args, engine, options)
         tell(taken, share)
-        return result
+        score = score_result(args, result, limits) if args.score else None
     except HoldoverError as error:
-        return error
+        return Outcome(result, None, error)
+    return Outcome(result, score, None)
 
 
 def _options(args: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -254,7 +285,7 @@ def _write_own(
     name = result.path.stem
     try:
         recording.write_wfdb(out, name, result.annotations, "blm", result.rate_hz)
-        recording.write_wfdb(out, name, recording.alarm_marks(result.alerts), "alm", result.rate_hz)
+        recording.write_wfdb(out, name, recording.alarm_marks(result), "alm", result.rate_hz)
         if args.plot:
             x = recording.read_signal(result.path, engine, args.lead, options)
             plot(out / f"{name}.{args.plot}", result, x, engine)
@@ -300,7 +331,7 @@ def _write_alerts(out: Path, results: "list[Result]") -> None:
 
 
 def _report(args: argparse.Namespace, results: "list[Result]", out: Path | None, took_s: float) -> None:
-    for result in results:
+    for result in [] if args.score else results:
         for alert in result.alerts:
             print(alert.body_json().decode() if args.json else _line(result, alert))
     seconds = sum(result.seconds for result in results)

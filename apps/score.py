@@ -1,7 +1,6 @@
 """`holdover score`: compare annotations with a reference by the rules of the field (EC57), as the WFDB programs do."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from holdover.evaluate.annotations import AnnotationPair
     from holdover.evaluate.period import Period
+    from holdover.evaluate.scorecard import Terms
 
 PROGRAMS = {
     "bxb": "beat by beat: QRS complexes, ventricular, supraventricular beats",
@@ -54,15 +54,19 @@ def _add_whole(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ref", metavar="DIR", required=True, help="folder (or record) of the reference annotations")
     parser.add_argument("--test", metavar="NAME", default="blm", help="annotator to score (default: %(default)s)")
     parser.add_argument("--annotator", metavar="NAME", default="atr", help="the reference (default: %(default)s)")
-    parser.add_argument("-f", dest="start", metavar="TIME", help="begin here (default: 5 minutes after the beginning)")
-    parser.add_argument("-t", dest="end", metavar="TIME", help="end here (default: at the end of the record)")
-    parser.add_argument("-w", dest="window", metavar="TIME", help="match window (default: 0.15 seconds)")
+    parser.add_argument("--alarms", metavar="NAME", default="alm", help="annotator of alarms (default: %(default)s)")
+    _add_period(parser, window=True)
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="S", help="an alarm may be so far off (default: %(default)s s)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="hold alarms against the limits of this configuration")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page with plots")
 
 
 def _whole(args: argparse.Namespace) -> None:
+    from holdover.apps.score_report import tell, write_report
     from holdover.evaluate.scorecard import score_records
-    from holdover.evaluate.scorecard_text import scorecard_text
     from holdover.runtime.errors import UsageError
 
     out = Path(args.out)
@@ -70,16 +74,35 @@ def _whole(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{out} is no folder, no record with annotations {out}.{args.test}, and none of {', '.join(PROGRAMS)}"
         )
-    card = score_records(
-        out,
-        Path(args.ref),
+    card = score_records(out, Path(args.ref), _terms(args))
+    if args.report:
+        write_report(Path(args.report), card)
+    tell(card, as_json=args.json)
+
+
+def _terms(args: argparse.Namespace) -> "Terms":
+    from holdover.apps.config import read_config
+    from holdover.evaluate.scorecard import Terms
+    from holdover.runtime.errors import UsageError
+
+    if not 0 <= args.tolerance <= 60:
+        raise UsageError(f"--tolerance {args.tolerance:g} cannot be; expected seconds, 0 to 60")
+    given = {name: getattr(args, name) for name in ("start", "end", "window") if getattr(args, name) is not None}
+    return Terms(
         test=args.test,
         annotator=args.annotator,
-        start=args.start,
-        end=args.end,
-        window=args.window,
+        alarms=args.alarms,
+        tolerance_s=args.tolerance,
+        limits=read_config(args.config).limits if args.config else None,
+        **given,
     )
-    sys.stdout.write(json.dumps(card.as_json(), indent=1) + "\n" if args.json else scorecard_text(card))
+
+
+def _add_period(parser: argparse.ArgumentParser, *, window: bool) -> None:
+    parser.add_argument("-f", dest="start", metavar="TIME", help="begin here (default: 5 minutes after the beginning)")
+    parser.add_argument("-t", dest="end", metavar="TIME", help="end here (default: at the end of the record)")
+    if window:
+        parser.add_argument("-w", dest="window", metavar="TIME", help="match window (default: 0.15 seconds)")
 
 
 class _Report(argparse.Action):
@@ -106,10 +129,8 @@ def _compared(parser: argparse.ArgumentParser, *, window: bool = False) -> None:
     parser.add_argument(
         "-a", dest="annotators", nargs=2, metavar=("REF", "TEST"), required=True, help="reference and test annotator"
     )
-    parser.add_argument("-f", dest="start", metavar="TIME", help="begin here (default: 5 minutes after the beginning)")
-    parser.add_argument("-t", dest="end", metavar="TIME", help="end here (default: at the end of the record)")
+    _add_period(parser, window=window)
     if window:
-        parser.add_argument("-w", dest="window", metavar="TIME", help="match window (default: 0.15 seconds)")
         parser.add_argument("-v", dest="verbose", action="store_true", help="list all that does not match")
 
 
@@ -275,22 +296,3 @@ def _append(file: str, text: str, heading: str = "") -> None:
             out.write(heading + text if new else text)
     except OSError as error:
         raise UsageError(f"cannot write to {file}: {error.strerror}") from error
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Score alone; returns the exit status."""
-    from holdover.runtime.errors import HoldoverError
-
-    parser = argparse.ArgumentParser(
-        prog="holdover score", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except HoldoverError as error:
-        print(f"holdover: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

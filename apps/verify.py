@@ -12,8 +12,8 @@ from holdover.runtime.errors import ModelError
 
 EPILOG = """\
 examples:
-  holdover verify beats.onnx                      against itself in one whole call
-  holdover verify beats.onnx --against model.onnx against the original
+  holdover verify beats.onnx                       against itself in one call
+  holdover verify beats.onnx --against model.onnx  against the original
 
 The exit code is 0 where every check holds, 4 where one does not."""
 

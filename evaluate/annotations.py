@@ -1,5 +1,6 @@
 """Pairs of WFDB annotation files: what the reference says of a record, and what a detector says."""
 
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from holdover.runtime.errors import SourceError
 
-UNKNOWN, NOISE, MEASURE, RHYTHM, VF_ON, VF_OFF = 13, 14, 23, 28, 32, 33
+UNKNOWN, NOISE, NOTE, MEASURE, RHYTHM, VF_ON, VF_OFF = 13, 14, 22, 23, 28, 32, 33
+DEFINED = range(1, 50)
+"""Codes that WFDB defines, or leaves to be defined by its users."""
 
 _NORMAL = {1: "N", 2: "N", 3: "N", 25: "N"}  # N L R B
 _PREMATURE = {4: "S", 7: "S", 8: "S", 9: "S"}  # a J A S
@@ -47,6 +50,11 @@ class AnnotationFile:
     def __len__(self) -> int:
         return len(self.at)
 
+    @property
+    def last(self) -> int:
+        """The sample of the last annotation, -1 if there is none."""
+        return int(self.at[-1]) if len(self) else -1
+
 
 @dataclass(frozen=True)
 class AnnotationPair:
@@ -65,16 +73,21 @@ def read_pair(record: str, reference: str, test: str) -> AnnotationPair:
     Raises
     ------
     SourceError
-        A file is missing, empty, unreadable, of another rate, out of order, or goes on after the record's end.
+        A file is missing, empty, unreadable, of another rate or out of order, goes on after the record's end, or has
+        codes that WFDB does not know.
     """
     place = _located(record)
     header = _header(place)
     rate_hz, length = float(header.fs), int(header.sig_len or 0)
+    if not 1 <= rate_hz < math.inf:
+        raise SourceError(f"{place}.hea gives a rate of {rate_hz:g} Hz; expected 1 or more samples a second")
     files = [read_annotations(place, name, rate_hz, length) for name in (reference, test)]
     return AnnotationPair(record, rate_hz, length, files[0], files[1])
 
 
-def read_annotations(record: str, annotator: str, rate_hz: float, length: int) -> AnnotationFile:
+def read_annotations(
+    record: str, annotator: str, rate_hz: float, length: int, *, may_be_empty: bool = False
+) -> AnnotationFile:
     """Read one annotation file and check it against its record's rate (Hz) and length (samples, 0: unknown).
 
     Raises
@@ -84,6 +97,8 @@ def read_annotations(record: str, annotator: str, rate_hz: float, length: int) -
     """
     path = f"{record}.{annotator}"
     found = _annotations(path, record, annotator)
+    if len(found.sample) == 0 and not may_be_empty:
+        raise SourceError(f"{path} is empty: not one annotation in it")
     if found.fs and abs(float(found.fs) - rate_hz) > 1e-6 * rate_hz:
         raise SourceError(
             f"{path} counts time at {found.fs:g} Hz, its record at {rate_hz:g} Hz; write it again at the record's rate"
@@ -96,6 +111,7 @@ def read_annotations(record: str, annotator: str, rate_hz: float, length: int) -
         np.asarray(found.subtype, dtype=np.int64),
         tuple(str(text).rstrip("\0") for text in found.aux_note),
     )
+    _check_codes(file)
     _check_order(file)
     _check_end(file, rate_hz, length)
     return file
@@ -129,15 +145,23 @@ def _header(place: str) -> Any:
 def _annotations(path: str, record: str, annotator: str) -> Any:
     if not Path(path).is_file():
         raise SourceError(f"{path} is missing: no annotator {annotator} for this record")
-    if Path(path).stat().st_size <= 2:
-        raise SourceError(f"{path} is empty: not one annotation in it")
     try:
         found = _wfdb().rdann(record, annotator, return_label_elements=["label_store"])
     except Exception as error:  # as above
-        raise SourceError(f"{path} cannot be read as WFDB annotations: {error}") from error
-    if len(found.sample) == 0:
-        raise SourceError(f"{path} is empty: not one annotation in it")
+        raise SourceError(
+            f"{path} cannot be read as WFDB annotations ({error}); is it cut off, or of another kind?"
+        ) from error
     return found
+
+
+def _check_codes(file: AnnotationFile) -> None:
+    unknown = np.flatnonzero((file.code < DEFINED.start) | (file.code >= DEFINED.stop))
+    if len(unknown):
+        k = int(unknown[0])
+        raise SourceError(
+            f"{file.path}: annotation {k + 1} at sample {file.at[k]} has code {file.code[k]}, which WFDB does not know "
+            f"(expected 1 to {DEFINED.stop - 1}); is the file damaged?"
+        )
 
 
 def _check_order(file: AnnotationFile) -> None:
@@ -148,12 +172,12 @@ def _check_order(file: AnnotationFile) -> None:
             f"{file.path}: annotation {k + 1} is at sample {file.at[k]}, before the one ahead of it at "
             f"sample {file.at[k - 1]}; sort the file by time"
         )
-    if file.at[0] < 0:
+    if len(file) and file.at[0] < 0:
         raise SourceError(f"{file.path}: annotation 1 is at sample {file.at[0]}, before the record begins")
 
 
 def _check_end(file: AnnotationFile, rate_hz: float, length: int) -> None:
-    if length and file.at[-1] > length + _SLACK_S * rate_hz:
+    if length and len(file) and file.at[-1] > length + _SLACK_S * rate_hz:
         k = int(np.searchsorted(file.at, length + _SLACK_S * rate_hz, side="right"))
         raise SourceError(
             f"{file.path}: annotation {k + 1} is at sample {file.at[k]}, after the end of the record at sample "

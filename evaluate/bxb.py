@@ -1,5 +1,6 @@
 """Beat by beat: every reference beat with the test beat nearest to it, as EC57 and the WFDB program `bxb` pair them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdover.evaluate.annotations import BXB_CLASSES, AnnotationPair
-from holdover.evaluate.period import Period
+from holdover.evaluate.period import Period, samples
 from holdover.evaluate.track import FAR, Track, track
 
 LABELS = "NSVFQOX"
@@ -72,6 +73,12 @@ class BeatScore:
             return false_v, false_v + self.n("NSFQOX", "NSFQ")
         part, whole = RATES[figure]
         return self.n(*part), self.n(*whole)
+
+    def rr_error_ms(self, rate_hz: float) -> float | None:
+        """Root mean square error of the RR intervals in ms, None where there are none; by whole samples a second."""
+        if not self.rr_errors:
+            return None
+        return math.sqrt(self.rr_error_sum / self.rr_errors) * 1000.0 / samples("1", rate_hz)
 
 
 def compare_beats(pair: AnnotationPair, period: Period, classes: Mapping[int, str] = BXB_CLASSES) -> BeatScore:

@@ -1,6 +1,5 @@
 """Reports of a beat-by-beat comparison, character for character as `bxb` writes them."""
 
-import math
 from dataclasses import dataclass
 
 from holdover.evaluate.annotations import BXB_CLASSES, AnnotationPair
@@ -96,7 +95,7 @@ class BeatReport:
 
     def _named_rates(self) -> str:
         lines = [_named(_TITLES[figure], *self.score.rate(figure), _places(figure)) for figure in _FIGURES[self.sveb]]
-        error = self._rr_error_ms()
+        error = self.score.rr_error_ms(self.pair.rate_hz)
         rms = "     -" if error is None else f"{error:6.2f} ms"
         return "".join(lines) + (f"     RMS RR interval error: {rms}" if self.sveb else "") + "\n"
 
@@ -104,7 +103,7 @@ class BeatReport:
         cells = [cell.split(":") for cell in _LINE[self.sveb].split()]
         counts = [f"{self.score.n(row, column):{width[0] if width else 3}d}" for row, column, *width in cells]
         rates = [_bare(*self.score.rate(figure), _places(figure)) for figure in _FIGURES[self.sveb]]
-        error = self._rr_error_ms()
+        error = self.score.rr_error_ms(self.pair.rate_hz)
         rms = "     -" if error is None else f" {error:6.2f}"
         return f"{self.pair.record:>4} " + " ".join(counts) + "".join(rates) + (rms if self.sveb else "") + "\n"
 
@@ -128,12 +127,6 @@ class BeatReport:
     def _shutdown_s(self) -> int:
         half = samples(".5", self.pair.rate_hz)
         return int((self.score.shutdown + half) / samples("1", self.pair.rate_hz))
-
-    def _rr_error_ms(self) -> float | None:
-        if not self.score.rr_errors:
-            return None
-        mean = self.score.rr_error_sum / self.score.rr_errors
-        return math.sqrt(mean) * 1000.0 / samples("1", self.pair.rate_hz)
 
 
 def beat_report(pair: AnnotationPair, period: Period, *, sveb: bool) -> BeatReport:

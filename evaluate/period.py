@@ -44,10 +44,10 @@ def period(
 
 
 def samples(text: str, rate_hz: float, length: int = 0) -> int:
-    """Samples of a time written as seconds, m:s, h:m:s, `e` (the record's end) or `sN` (sample N).
+    """Samples of a time written as seconds, m:s, h:m:s, `e` (the record's end) or `sN` (sample N); 90s is 90 seconds.
 
-    >>> samples("1:0:0.5", 360)
-    1296180
+    >>> [samples(text, 360) for text in ("1:0:0.5", "90", "90s", "s90")]
+    [1296180, 32400, 32400, 90]
 
     Raises
     ------
@@ -59,7 +59,7 @@ def samples(text: str, rate_hz: float, length: int = 0) -> int:
     try:
         if text.startswith("s"):
             return _not_negative(int(text[1:]))
-        parts = [float(part or "0") for part in text.split(":")]
+        parts = [float(part or "0") for part in text.removesuffix("s").split(":")]
         if len(parts) > 3 or not text:
             raise ValueError(text)
         seconds = sum(part * 60.0**k for k, part in enumerate(reversed(parts)))

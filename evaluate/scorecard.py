@@ -1,12 +1,15 @@
 """The friendly whole: many records at once, gross and average, with the spread that so few patients leave."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.evaluate.alarms import TOLERANCE_S, AlarmScore, alarm_figures, compare_alarms
 from holdover.evaluate.annotations import (
     BXB_CLASSES,
     DE_CHAZAL_CLASSES,
@@ -14,8 +17,10 @@ from holdover.evaluate.annotations import (
     read_annotations,
     read_pair,
 )
-from holdover.evaluate.bxb import LABELS, RATES, compare_beats
-from holdover.evaluate.period import period
+from holdover.evaluate.bxb import LABELS, compare_beats
+from holdover.evaluate.figures import figures, record_figures
+from holdover.evaluate.period import LEARNING, WINDOW, Period, period
+from holdover.runtime.detect.limits import Limits
 from holdover.runtime.errors import SourceError
 
 MAPS = {"bxb": BXB_CLASSES, "de Chazal": DE_CHAZAL_CLASSES}
@@ -24,138 +29,169 @@ MAPS = {"bxb": BXB_CLASSES, "de Chazal": DE_CHAZAL_CLASSES}
 DOMINANT = "232"
 """The record that holds three of four supraventricular ectopic beats of DS2."""
 
-_DRAWS = 2000
-_SEED = 57
+
+@dataclass(frozen=True)
+class Terms:
+    """What is compared: names of annotators, and times as in `period`; `limits` are those of the rules."""
+
+    test: str = "blm"
+    annotator: str = "atr"
+    alarms: str = "alm"
+    start: str = LEARNING
+    end: str | None = None
+    window: str = WINDOW
+    tolerance_s: float = TOLERANCE_S
+    limits: Limits | None = None
+
+    def period(self, pair: AnnotationPair) -> Period:
+        """The part of a record that is compared, in samples."""
+        return period(pair.rate_hz, pair.length, self.start, self.end, self.window)
+
+
+@dataclass(frozen=True)
+class RecordScore:
+    """One record: counts of beats by map, (reference class, test class) in the order of `LABELS`, and its alarms.
+
+    `sha256` is that of the reference and of the test annotations, as they lie on disk.
+    """
+
+    record: str
+    counts: dict[str, NDArray[np.int64]]
+    rr_error_ms: float | None
+    alarms: AlarmScore | None
+    sha256: tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Scorecard:
-    """Counts of beats by map and record, (records, reference class, test class) in the order of `LABELS`."""
+    """The scores of records, and the names of those that have a reference and no test annotations."""
 
-    records: tuple[str, ...]
-    unscored: tuple[str, ...]
-    counts: dict[str, NDArray[np.int64]]
+    scores: tuple[RecordScore, ...]
+    unscored: tuple[str, ...] = ()
+    terms: Terms = Terms()
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Names of the records that are scored."""
+        return tuple(score.record for score in self.scores)
+
+    @property
+    def has_dominant(self) -> bool:
+        """Whether record 232 is one of several."""
+        return DOMINANT in self.records and len(self.records) > 1
+
+    def counts(self, name: str) -> NDArray[np.int64]:
+        """Counts of beats under a map, (records, reference class, test class)."""
+        return np.stack([score.counts[name] for score in self.scores])
 
     def without(self, record: str) -> "Scorecard":
         """The same without one record."""
-        kept = [k for k, name in enumerate(self.records) if name != record]
-        counts = {name: table[kept] for name, table in self.counts.items()}
-        return Scorecard(tuple(self.records[k] for k in kept), self.unscored, counts)
+        return Scorecard(tuple(score for score in self.scores if score.record != record), self.unscored, self.terms)
 
     def figures(self, name: str) -> dict[str, dict[str, Any]]:
-        """Each rate under a map: part, whole, gross and average in per cent, and the 95 % interval of the gross.
+        """Each of `FIGURES` under a map, over all records."""
+        return figures(self.counts(name))
 
-        The interval is a bootstrap over records (2,000 draws, fixed seed), None for a single record; a rate is None
-        where nothing is there to be counted.
-        """
-        table = self.counts[name]
-        weights = np.random.default_rng(_SEED).multinomial(len(table), [1 / len(table)] * len(table), size=_DRAWS)
-        drawn = np.tensordot(weights, table, axes=1)
-        found = {}
-        for rate in RATES:
-            part, whole = _parts(table, rate)
-            each, spread = _percent(part, whole), _percent(*_parts(drawn, rate))
-            gross = _percent(part.sum(keepdims=True), whole.sum(keepdims=True))
-            found[rate] = {
-                "part": int(part.sum()),
-                "whole": int(whole.sum()),
-                "gross": _number(gross[0]),
-                "average": _number(_mean(each)),
-                "interval": _interval(spread) if len(table) > 1 else None,
-            }
-        return found
-
-    def by_record(self, name: str) -> dict[str, dict[str, float | None]]:
-        """Each record's rates under a map, in per cent."""
-        columns = {rate: _percent(*_parts(self.counts[name], rate)) for rate in RATES}
-        return {
-            record: {rate: _number(column[k]) for rate, column in columns.items()}
-            for k, record in enumerate(self.records)
-        }
+    def by_record(self, name: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """Each record's rates under a map."""
+        return {score.record: record_figures(score.counts[name]) for score in self.scores}
 
     def as_json(self) -> dict[str, Any]:
         """All of it, ready for `json.dumps`."""
         maps = {}
-        for name, table in self.counts.items():
+        for name in MAPS:
             maps[name] = {
                 "figures": self.figures(name),
-                "confusion": {"labels": list(LABELS), "reference by test": table.sum(axis=0).tolist()},
+                "confusion": {"labels": list(LABELS), "reference by test": self.counts(name).sum(axis=0).tolist()},
                 "records": self.by_record(name),
             }
-            if DOMINANT in self.records and len(self.records) > 1:
+            if self.has_dominant:
                 maps[name][f"figures without {DOMINANT}"] = self.without(DOMINANT).figures(name)
-        return {"records": list(self.records), "unscored": list(self.unscored), "maps": maps}
+        return {
+            "records": list(self.records),
+            "unscored": list(self.unscored),
+            "terms": self.terms_json(),
+            "maps": maps,
+            "rr_error_ms": {score.record: score.rr_error_ms for score in self.scores},
+            "alarms": self.alarms(),
+            "models": self.models(),
+            "sha256": {
+                score.record: dict(zip(("reference", "test"), score.sha256, strict=True)) for score in self.scores
+            },
+        }
+
+    def alarms(self) -> dict[str, Any] | None:
+        """The figures of all alarms, None where no record has an alarm file."""
+        scores = [score.alarms for score in self.scores if score.alarms is not None]
+        return {"records": len(scores), **alarm_figures(scores)} if scores else None
+
+    def models(self) -> list[str]:
+        """Who judged, as the alarm files say."""
+        return sorted({score.alarms.model for score in self.scores if score.alarms and score.alarms.model})
+
+    def terms_json(self) -> dict[str, Any]:
+        """What was compared, ready for `json.dumps`."""
+        named = {key: value for key, value in asdict(self.terms).items() if key != "limits"}
+        return named | {"limits": msgspec.to_builtins(self.terms.limits or Limits())}
 
 
-def score_records(
-    out: Path,
-    reference: Path,
-    *,
-    test: str = "blm",
-    annotator: str = "atr",
-    start: str | None = None,
-    end: str | None = None,
-    window: str | None = None,
-) -> Scorecard:
-    """Compare every record of a folder, or one record, with its reference; times as in `period`.
+def score_records(out: Path, reference: Path, terms: Terms | None = None) -> Scorecard:
+    """Compare every record of a folder, or one record, with its reference.
 
     Raises
     ------
     SourceError
         There is nothing to compare, or a file cannot be read.
+    UsageError
+        The terms cannot be.
     """
-    places, unscored = _places(out, reference, test, annotator)
-    tables: dict[str, list[NDArray[np.int64]]] = {name: [] for name in MAPS}
-    for place, reference_place in places:
-        pair = _pair(place, reference_place, test, annotator)
-        span = period(pair.rate_hz, pair.length, start, end, window)
-        for name, classes in MAPS.items():
-            tables[name].append(compare_beats(pair, span, classes).counts)
-    names = tuple(place.name for place, _ in places)
-    return Scorecard(names, unscored, {name: np.stack(table) for name, table in tables.items()})
+    terms = terms or Terms()
+    places, unscored = _places(out, reference, terms)
+    return Scorecard(tuple(score_record(*place, terms) for place in places), unscored, terms)
 
 
-def _places(out: Path, reference: Path, test: str, annotator: str) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
+def score_record(out: Path, reference: Path, terms: Terms) -> RecordScore:
+    """Compare one record; both places are without the annotator's ending. Raises as `score_records` does."""
+    pair = _pair(out, reference, terms)
+    span = terms.period(pair)
+    found = {name: compare_beats(pair, span, classes) for name, classes in MAPS.items()}
+    error = found["bxb"].rr_error_ms(pair.rate_hz)
+    alarms = None
+    if Path(f"{out}.{terms.alarms}").is_file():
+        file = read_annotations(str(out), terms.alarms, pair.rate_hz, pair.length, may_be_empty=True)
+        alarms = compare_alarms(file, pair.reference, pair.rate_hz, span, terms.limits, terms.tolerance_s)
+    return RecordScore(
+        pair.record,
+        {name: score.counts for name, score in found.items()},
+        None if error is None else round(error, 2),
+        alarms,
+        (_sha256(pair.reference.path), _sha256(pair.test.path)),
+    )
+
+
+def _places(out: Path, reference: Path, terms: Terms) -> tuple[list[tuple[Path, Path]], tuple[str, ...]]:
     """Places of test and reference annotations by record, and the reference's records that the test lacks."""
-    stems = [file.with_suffix("") for file in sorted(out.glob(f"*.{test}"))] if out.is_dir() else [out]
+    stems = [_stem(file) for file in sorted(out.glob(f"*.{terms.test}"))] if out.is_dir() else [out]
     if not stems:
-        raise SourceError(f"{out} has no annotations to score (*.{test}); name their annotator with --test")
+        raise SourceError(f"{out} has no annotations to score (*.{terms.test}); name their annotator with --test")
     if not reference.is_dir():
         if len(stems) > 1:
             raise SourceError(f"{reference} is no folder, and {out} has {len(stems)} records; expected a folder")
         return [(stems[0], reference)], ()
     scored = {stem.name for stem in stems}
-    known = {file.with_suffix("").name for file in reference.glob(f"*.{annotator}")}
+    known = {_stem(file).name for file in reference.glob(f"*.{terms.annotator}")}
     return [(stem, reference / stem.name) for stem in stems], tuple(sorted(known - scored)) if out.is_dir() else ()
 
 
-def _pair(place: Path, reference: Path, test: str, annotator: str) -> AnnotationPair:
-    known = read_pair(str(reference), annotator, annotator)
-    found = read_annotations(str(place), test, known.rate_hz, known.length)
-    return AnnotationPair(place.name, known.rate_hz, known.length, known.reference, found)
+def _stem(file: Path) -> Path:
+    return file.with_suffix("")
 
 
-def _parts(table: NDArray[np.int64], rate: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    sums = []
-    for rows, columns in RATES[rate]:
-        chosen = table[:, [LABELS.index(row) for row in rows]][:, :, [LABELS.index(column) for column in columns]]
-        sums.append(chosen.sum(axis=(1, 2)))
-    return sums[0], sums[1]
+def _pair(out: Path, reference: Path, terms: Terms) -> AnnotationPair:
+    known = read_pair(str(reference), terms.annotator, terms.annotator)
+    found = read_annotations(str(out), terms.test, known.rate_hz, known.length)
+    return AnnotationPair(out.name, known.rate_hz, known.length, known.reference, found)
 
 
-def _percent(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(whole > 0, 100.0 * part / np.maximum(whole, 1), np.nan)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
-
-
-def _interval(values: NDArray[np.float64]) -> list[float] | None:
-    kept = values[~np.isnan(values)]
-    return [round(float(q), 2) for q in np.percentile(kept, [2.5, 97.5])] if len(kept) else None
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 2)
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

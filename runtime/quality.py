@@ -1,27 +1,38 @@
 """What of a signal can be used: holes bridged or announced, dead input recognised, outside the model.
 
 A sample is unusable when it is missing (a hole on the clock, or NaN), saturated, part of a line that has been flat for
-`flat_s`, or taken with an electrode off. Up to `bridge_s` of them are bridged by a straight line; more end the model's
-memory, and detection is held back until the signal has been back for the model's settle time. That span, from the
-first unusable sample to the return of detection, is one technical alarm.
+`flat_s`, taken with an electrode off, or follows windows in which there is no ECG (`quality_measures`). Up to
+`bridge_s` of them are bridged by a straight line; more end the model's memory, and detection is held back until the
+signal has been back for the model's settle time. That span, from the first unusable sample to the return of detection,
+is one technical alarm. A signal that is only in doubt is announced, and detection goes on.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.runtime.alert import EndReason, Phase, PhaseName, Priority
+from holdover.runtime.alert import EndReason, Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
-from holdover.runtime.detect.limits import Limits
+from holdover.runtime.detect.limits import Limits, SignalLimits
+from holdover.runtime.quality_judge import (
+    FLAT,
+    MIN_RATE_HZ,
+    WINDOW_REASONS,
+    Doubts,
+    Judge,
+    technical,
+)  # fmt: skip
+from holdover.runtime.quality_measures import FlatLine
 from holdover.runtime.snapshot import Memory
 
-REASONS = {1: "signal_missing", 2: "signal_saturated", 3: "signal_flat", 4: "lead_off"}
+REASONS = {1: "signal_missing", 2: "signal_saturated", FLAT: "signal_flat", 4: "lead_off"} | WINDOW_REASONS
 """Label of the alarm by the reason that made the hole too long to bridge."""
+
+DEFAULT_SIGNAL = SignalLimits()
 
 FAULT_HOLD_S = 10.0
 """Time stamps that repeat or go back are one episode until they have been in order for this long."""
@@ -56,21 +67,29 @@ class Quality:
         Of them `bridge_s`, `flat_s` and `rail` are used here.
     settle
         Source samples for which detection is held back after the signal has come back.
+    signal
+        What is told from an ECG in mV; None for other signals.
     """
 
-    def __init__(self, rate_hz: float, limits: Limits, settle: int) -> None:
+    def __init__(
+        self, rate_hz: float, limits: Limits, settle: int, signal: SignalLimits | None = DEFAULT_SIGNAL
+    ) -> None:
         self.limits = limits
         self.rate_hz = rate_hz
         self.settle = settle
+        self.signal = signal
         self.next: int | None = None
-        self._value: NDArray[np.float32] | None = None
         self._last: NDArray[np.float32] | None = None
-        self._run: NDArray[np.int64] | None = None
         self._hole = 0
         self._state: Literal["waiting", "running", "lost"] = "waiting"
         self._open: tuple[str, int, int | None, bool] | None = None
         self._stamps: tuple[int, int, int] | None = None
         self._named: tuple[str, int] | None = None
+        self._judge = Judge(rate_hz) if rate_hz >= MIN_RATE_HZ else None
+        self._reason = 0
+        self._doubts = Doubts()
+        self._flat_line = FlatLine()
+        self._marked = False
 
     @property
     def bridge(self) -> int:
@@ -99,22 +118,51 @@ class Quality:
         """Take a chunk; yield what it comes to, in order of the sample clock."""
         if self.next is None:
             self.next = chunk.at
-        if chunk.at < self.next and len(chunk):
-            yield from self._backward(min(self.next - chunk.at, len(chunk)))
+        if chunk.at < self.next:
+            if len(chunk):
+                yield from self._backward(min(self.next - chunk.at, len(chunk)))
             chunk = _after(chunk, self.next)
-        if chunk.at > self.next:
-            yield from self._unusable(chunk.at - self.next, 1)
+        codes, events = self._judged(chunk, self._codes(chunk))
+        yield from self._stretches(chunk, codes, events, chunk.at)
         if chunk.fault:
             yield from self._fault(chunk.fault)
-        codes = self._codes(chunk)
-        edges = np.flatnonzero(np.diff(codes)) + 1
-        bounds = [0, *edges.tolist(), len(codes)] if len(codes) else []
-        for start, stop in pairwise(bounds):
-            if codes[start]:
-                yield from self._unusable(stop - start, int(codes[start]))
-            else:
-                yield from self._usable(chunk.x[start:stop])
+        yield from self._stretches(chunk, codes, events, chunk.end)
         yield from self._due()
+
+    def _stretches(
+        self, chunk: Chunk, codes: NDArray[np.int8], events: dict[int, NDArray[np.bool_]], stop: int
+    ) -> Iterator[Piece]:
+        """Go on to a place, in stretches that are of one kind and in which no doubt begins or ends."""
+        assert self.next is not None
+        edges = chunk.at + np.flatnonzero(np.diff(codes)) + 1
+        bounds = sorted({at for at in (chunk.at, stop, *edges.tolist(), *events) if self.next < at <= stop})
+        for bound in bounds:
+            i, j = self.next - chunk.at, bound - chunk.at
+            if i < 0:
+                yield from self._unusable(j - i, 1)
+            elif codes[i]:
+                yield from self._unusable(j - i, int(codes[i]))
+            else:
+                yield from self._usable(chunk.x[i:j])
+            if bound in events:
+                yield from self._doubt(events[bound])
+
+    def _judged(self, chunk: Chunk, codes: NDArray[np.int8]) -> tuple[NDArray[np.int8], dict[int, NDArray[np.bool_]]]:
+        """Codes with those of windows where a sample has none, and the doubts at the ends of windows that matter."""
+        if self._judge is None or self.signal is None:
+            return codes, {}
+        held = (codes == 0) | (codes == FLAT)
+        x = chunk.x if held.all() else np.where(held[:, np.newaxis], chunk.x, np.float32(np.nan))
+        verdicts = self._judge.push(chunk.at, x, self.signal, self.limits.flat_s)
+        ends = np.clip(verdicts.ends - chunk.at, 0, len(chunk))
+        reasons = np.concatenate([[self._reason], verdicts.reasons]).astype(np.int8)
+        self._reason = int(reasons[-1])
+        if reasons.any():
+            codes = np.where(codes, codes, np.repeat(reasons, np.diff(ends, prepend=0, append=len(chunk))))
+        matter = np.logical_or.reduce(verdicts.doubts, axis=1)
+        matter[1:] |= matter[:-1]
+        matter[:1] |= bool(self._doubts)
+        return codes, dict(zip(verdicts.ends[matter].tolist(), verdicts.doubts[matter], strict=True))
 
     def _codes(self, chunk: Chunk) -> NDArray[np.int8]:
         """Why each sample is unusable, (samples,); 0 where it is usable."""
@@ -122,29 +170,13 @@ class Quality:
         codes = np.zeros(len(x), np.int8)
         if not len(x):
             return codes
-        codes[self._flat_line(x)] = 3
+        codes[self._flat_line.push(x, self.flat)] = FLAT
         if self.limits.rail:
             codes[(np.abs(x) >= self.limits.rail).any(axis=1)] = 2
         codes[~np.isfinite(x).all(axis=1)] = 1
         if chunk.lead_off is not None:
             codes[chunk.lead_off] = 4
         return codes
-
-    def _flat_line(self, x: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each sample ends a run of `flat` equal ones in a channel, (samples,); missing ones break no run."""
-        line = np.zeros(len(x), bool)
-        there = np.isfinite(x).all(axis=1)
-        x = x[there]
-        if not len(x):
-            return line
-        before = np.full_like(x[:1], np.nan) if self._value is None else self._value
-        run = np.zeros(x.shape[1], np.int64) if self._run is None else self._run
-        i = np.arange(len(x))[:, np.newaxis]
-        broken = np.maximum.accumulate(np.where(x == np.concatenate([before, x[:-1]]), -run, i), axis=0)
-        runs = i - broken + 1
-        self._value, self._run = x[-1:].copy(), runs[-1].copy()
-        line[there] = bool(self.flat) & (runs >= self.flat).any(axis=1)
-        return line
 
     def _usable(self, x: NDArray[np.float32]) -> Iterator[Piece]:
         assert self.next is not None
@@ -155,6 +187,9 @@ class Quality:
             x = np.concatenate([_line(self._last, x[0], self._hole), x])
         if self._state == "lost":
             yield from self._back(at)
+        elif self._marked != bool(self._doubts):
+            yield Annotation(self.next, "~", subtype=int(not self._marked))
+        self._marked = bool(self._doubts)
         self._state, self._hole = "running", 0
         self._last = x[-1].copy()
         self.next = at + len(x)
@@ -169,6 +204,7 @@ class Quality:
             return
         yield from self._due(onset + self.bridge)
         if self._state == "running":
+            yield from self._doubts.end(onset + self.bridge, "superseded")
             yield Lost(onset, onset + self.bridge)
             yield Annotation(onset, "~", subtype=-1, aux=REASONS[reason])
         self._state = "lost"
@@ -178,7 +214,7 @@ class Quality:
             return
         self._open = (REASONS[reason], onset, None, False)
         evidence = {"bridge_s": self.limits.bridge_s, "detection": "suspended"}
-        yield _phase(REASONS[reason], "start", onset, onset + self.bridge, priority="medium", evidence=evidence)
+        yield technical(REASONS[reason], "start", onset, onset + self.bridge, priority="medium", evidence=evidence)
 
     def _back(self, at: int) -> Iterator[Piece]:
         yield from self._due()
@@ -191,7 +227,7 @@ class Quality:
             return
         held = round(self.settle / self.rate_hz, 3)
         evidence = {"signal_back_sample": at, "detection": "held back", "settle_s": held}
-        yield _phase(label, "update", onset, at, evidence=evidence)
+        yield technical(label, "update", onset, at, evidence=evidence)
 
     def _due(self, until: int | None = None) -> Iterator[Piece]:
         """What time alone makes true: detection returns, time stamps have long been in order."""
@@ -201,10 +237,16 @@ class Quality:
             label, onset, end, _ = self._open
             self._open = None
             evidence = {"detection": "resumed"}
-            yield _phase(label, "end", onset, at, end=end, end_reason="recovered", evidence=evidence)
+            yield technical(label, "end", onset, at, end=end, end_reason="recovered", evidence=evidence)
         hold = round(FAULT_HOLD_S * self.rate_hz)
         if self._stamps and now >= self._stamps[1] + hold:
             yield self._in_order(self._stamps[1] + hold, "recovered")
+
+    def _doubt(self, doubts: NDArray[np.bool_]) -> Iterator[Piece]:
+        """What is doubtful from here on; while detection is held back there is nothing to doubt."""
+        assert self.next is not None
+        yield from self._due()
+        yield from self._doubts.update(doubts, self.next, self.running and self._open is None)
 
     def _fault(self, fault: str) -> Iterator[Piece]:
         assert self.next is not None
@@ -212,8 +254,8 @@ class Quality:
             return
         self._named = (fault, self.next)
         yield from self._due()
-        yield _phase(fault, "start", self.next, self.next)
-        yield _phase(fault, "end", self.next, self.next, end=self.next, end_reason="recovered")
+        yield technical(fault, "start", self.next, self.next)
+        yield technical(fault, "end", self.next, self.next, end=self.next, end_reason="recovered")
 
     def _backward(self, dropped: int) -> Iterator[Piece]:
         assert self.next is not None
@@ -221,7 +263,7 @@ class Quality:
         if self._stamps is None:
             self._stamps = (self.next, self.next, dropped)
             evidence = {"detection": "goes on, repeated samples are dropped"}
-            yield _phase("timestamps_backward", "start", self.next, self.next, priority="info", evidence=evidence)
+            yield technical("timestamps_backward", "start", self.next, self.next, priority="info", evidence=evidence)
         else:
             self._stamps = (self._stamps[0], self.next, self._stamps[2] + dropped)
 
@@ -229,7 +271,7 @@ class Quality:
         """Time stamps have long been in order, or no more will come."""
         assert self._stamps is not None
         (onset, last, dropped), self._stamps = self._stamps, None
-        return _phase(
+        return technical(
             "timestamps_backward", "end", onset, at, priority="info", end=last, end_reason=reason,
             evidence={"dropped_samples": dropped},
         )  # fmt: skip
@@ -242,26 +284,30 @@ class Quality:
         if self._open:
             label, onset, *_ = self._open
             self._open = None
-            yield _phase(label, "end", onset, self.next, end=self.next, end_reason="input_ended")
+            yield technical(label, "end", onset, self.next, end=self.next, end_reason="input_ended")
+        yield from self._doubts.end(self.next, "input_ended")
         if self._stamps:
             yield self._in_order(self.next, "input_ended")
 
     def snapshot(self) -> Memory:
         """What is carried."""
-        return {key: getattr(self, key) for key in _CARRIED}
+        carried = {key: getattr(self, key) for key in _CARRIED}
+        return carried | {key: part.snapshot() for key, part in self._parts().items()}
 
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""
         for key in _CARRIED:
             value = memory[key]
             setattr(self, key, tuple(value) if isinstance(value, list) else value)
+        for key, part in self._parts().items():
+            part.restore(memory[key])
+
+    def _parts(self) -> dict[str, Doubts | FlatLine | Judge]:
+        parts: dict[str, Doubts | FlatLine | Judge] = {"doubts": self._doubts, "flat_line": self._flat_line}
+        return parts | ({"judge": self._judge} if self._judge else {})
 
 
-_CARRIED = ("next", "_value", "_last", "_run", "_hole", "_state", "_open", "_stamps", "_named")
-
-
-def _phase(label: str, phase: PhaseName, onset: int, at: int, priority: Priority = "low", **more: Any) -> Phase:
-    return Phase(label=label, phase=phase, onset=onset, at=at, kind="technical", priority=priority, **more)
+_CARRIED = ("next", "_last", "_hole", "_state", "_open", "_stamps", "_named", "_reason", "_marked")
 
 
 def _after(chunk: Chunk, at: int) -> Chunk:

@@ -11,8 +11,9 @@ from holdover.runtime.alert import Alert, ModelId, Phase, Scene
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.beats import Beats
+from holdover.runtime.detect.chain import Chain
 from holdover.runtime.detect.limits import Limits
-from holdover.runtime.detect.rule import RULES, Rule
+from holdover.runtime.detect.rule import FAMILIES, RULES, SIGNAL_RULES, Rule, SignalRule
 from holdover.runtime.engine import Engine
 from holdover.runtime.errors import ContractError
 from holdover.runtime.quality import Lost, Quality, Usable
@@ -30,7 +31,7 @@ class Step:
 
 
 class Watch:
-    """Chunk in, annotations and alerts out: quality, stream, beats, rules.
+    """Chunk in, annotations and alerts out: quality, stream, beats, rules, chains.
 
     What it says depends on the samples alone, not on how they are cut into chunks.
 
@@ -49,8 +50,14 @@ class Watch:
         self.stream = Stream(engine, scene.rate_hz)
         limits = limits or Limits()
         settle = math.ceil(max(o.settle for o in engine.contract.outputs) * self.stream.ratio)
-        self.quality = Quality(scene.rate_hz, limits, settle)
-        self._beats, self._rules = _detectors(engine, scene.rate_hz, limits)
+        self._millivolts = all(channel.unit == "mV" for channel in engine.contract.signal.channels)
+        self.quality = Quality(scene.rate_hz, limits, settle, limits.signal if self._millivolts else None)
+        self._beats, names = _detectors(engine)
+        self._signal_rules: dict[str, SignalRule] = {
+            name: SIGNAL_RULES[name](scene.rate_hz, limits) for name in SIGNAL_RULES if name in names
+        }
+        self._rules: dict[str, Rule] = {name: RULES[name](scene.rate_hz, limits) for name in RULES if name in names}
+        self._chain = Chain(scene.rate_hz, limits)
         self._phases: list[tuple[int, int, Phase]] = []
         self._marks: list[Annotation] = []
         self._seq: dict[tuple[str, int], int] = {}
@@ -63,15 +70,30 @@ class Watch:
         return self.stream.delay / self.scene.rate_hz + look
 
     @property
+    def silence_delay_s(self) -> float:
+        """Seconds of signal from a place until it is certain that no beat lies before it: what an asystole waits."""
+        event = self.stream.contract.by_meaning("event_logit")
+        if self._beats is None or event is None:
+            return self.stream.delay / self.scene.rate_hz
+        sooner = (self.stream.contract.max_delay - event.delay) * self.stream.ratio
+        return float(self.stream.delay - sooner) / self.scene.rate_hz + self._beats.silence_s
+
+    @property
     def heart_rate_bpm(self) -> float | None:
         """The heart rate now, None where no rule computes it or too few beats were seen."""
         return next((r.bpm for r in self._rules.values() if hasattr(r, "bpm")), None)
 
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from here on; what is open stays open."""
-        self.quality.limits = limits
-        for rule in self._rules.values():
+        self.quality.limits = self._chain.limits = limits
+        self.quality.signal = limits.signal if self._millivolts else None
+        for rule in self._judges:
             rule.limits = limits
+
+    @property
+    def _judges(self) -> tuple[Rule | SignalRule, ...]:
+        """All rules; those on samples come first where both speak at one sample."""
+        return (*self._signal_rules.values(), *self._rules.values())
 
     def push(self, chunk: Chunk) -> Step:
         """Take the next chunk, of any number of samples, even none."""
@@ -94,6 +116,8 @@ class Watch:
         return self._release(None)
 
     def _run(self, chunk: Chunk) -> None:
+        for i, rule in enumerate(self._signal_rules.values(), 1):
+            self._phases += [(p.at, i, p) for p in rule.update(chunk)]
         frames = self.stream.push(chunk)
         if self._beats is None:
             self._known = frames.until
@@ -103,7 +127,7 @@ class Watch:
 
     def _judge(self, beats: list[Annotation]) -> None:
         self._marks += beats
-        for i, rule in enumerate(self._rules.values(), 1):
+        for i, rule in enumerate(self._rules.values(), 1 + len(self._signal_rules)):
             self._phases += [(p.at, i, p) for p in rule.update(beats, self._known)]
 
     def _end(self, end: int, known: int, reason: Any) -> None:
@@ -112,7 +136,7 @@ class Watch:
             beats, self._known = self._beats.update(frames, last=True)
             self._judge([b for b in beats if b.at < end])
             self._beats.reset()
-        for i, rule in enumerate(self._rules.values(), 1):
+        for i, rule in enumerate(self._judges, 1):
             self._phases += [(p.at, i, p) for p in rule.interrupt(end, known, reason)]
         self._known = end
 
@@ -120,7 +144,10 @@ class Watch:
         """Hand out what lies before the watermark, in order; None: all."""
         phases, self._phases = _split(sorted(self._phases, key=lambda p: p[:2]), until, lambda p: p[0])
         marks, self._marks = _split(sorted(self._marks, key=lambda m: m.at), until, lambda m: m.at)
-        return Step(marks, [self._alert(phase) for _, _, phase in phases], self._known if until is None else until)
+        said = [phase for _, _, raised in phases for phase in self._chain.push(raised)]
+        if until is not None:
+            said += self._chain.due(until)
+        return Step(marks, [self._alert(phase) for phase in said], self._known if until is None else until)
 
     def _alert(self, phase: Phase) -> Alert:
         key = (phase.label, phase.onset)
@@ -137,7 +164,8 @@ class Watch:
             "stream": self.stream.snapshot(),
             "quality": self.quality.snapshot(),
             "beats": None if self._beats is None else self._beats.snapshot(),
-            "rules": {name: rule.snapshot() for name, rule in self._rules.items()},
+            "rules": {name: rule.snapshot() for name, rule in (self._signal_rules | self._rules).items()},
+            "chain": self._chain.snapshot(),
             "phases": [(at, i, msgspec.to_builtins(phase)) for at, i, phase in self._phases],
             "marks": [msgspec.to_builtins(mark) for mark in self._marks],
             "seq": [(label, onset, seq) for (label, onset), seq in self._seq.items()],
@@ -150,8 +178,9 @@ class Watch:
         self.quality.restore(memory["quality"])
         if self._beats is not None:
             self._beats.restore(memory["beats"])
-        for name, rule in self._rules.items():
+        for name, rule in (self._signal_rules | self._rules).items():
             rule.restore(memory["rules"][name])
+        self._chain.restore(memory["chain"])
         self._phases = [(at, i, msgspec.convert(phase, Phase)) for at, i, phase in memory["phases"]]
         self._marks = [msgspec.convert(mark, Annotation) for mark in memory["marks"]]
         self._seq = {(label, onset): seq for label, onset, seq in memory["seq"]}
@@ -163,27 +192,34 @@ def model_id(engine: Engine) -> ModelId:
     return ModelId(engine.contract.name, engine.contract.model_version, engine.sha256)
 
 
-def _detectors(engine: Engine, rate_hz: float, limits: Limits) -> tuple[Beats | None, dict[str, Rule]]:
-    beats, rules = None, {}
+def _detectors(engine: Engine) -> tuple[Beats | None, frozenset[str]]:
+    """What finds beats, and the names of the rules, in the families that the contract names."""
+    beats, names = None, set[str]()
     for table in engine.contract.detectors:
         options = dict(table)
         kind = options.pop("kind", None)
-        try:
-            if kind == "beats":
-                beats = Beats(engine.contract, **options)
-            elif kind in RULES:
-                if options:
-                    raise ContractError(f"the contract's detector {kind!r} takes no options, found {sorted(options)}")
-                rules[kind] = RULES[kind](rate_hz, limits)
-            else:
-                raise ContractError(f"the contract names a detector {kind!r}; there are beats, {', '.join(RULES)}")
-        except TypeError as error:
-            raise ContractError(f"the contract's detector {kind!r} has options that do not fit: {error}") from error
-    if rules and beats is None:
+        if kind == "beats":
+            beats = _beats(engine, options)
+        elif kind in FAMILIES:
+            if options:
+                raise ContractError(f"the contract's detector {kind!r} takes no options, found {sorted(options)}")
+            names.update(FAMILIES[kind])
+        else:
+            raise ContractError(f"the contract names a detector {kind!r}; there are beats, {', '.join(FAMILIES)}")
+    if names and beats is None:
         raise ContractError(
-            f"the contract's detectors {', '.join(rules)} judge beats, and none is named that finds them"
+            f"the contract's detectors {', '.join(sorted(names))} judge beats, and none is named that finds them"
         )
-    return beats, rules
+    if engine.contract.signal.channels[0].unit != "mV":
+        names -= SIGNAL_RULES.keys()
+    return beats, frozenset(names)
+
+
+def _beats(engine: Engine, options: dict[str, Any]) -> Beats:
+    try:
+        return Beats(engine.contract, **options)
+    except TypeError as error:
+        raise ContractError(f"the contract's detector 'beats' has options that do not fit: {error}") from error
 
 
 def _split(items: Sequence[Any], until: int | None, at: Any) -> tuple[list[Any], list[Any]]:

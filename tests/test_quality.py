@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from holdover.runtime.alert import Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
-from holdover.runtime.detect.limits import Limits
+from holdover.runtime.detect.limits import Limits, SignalLimits
 from holdover.runtime.quality import Lost, Piece, Quality, Usable
+from holdover.runtime.quality_measures import mains_basis, measure
 from holdover.runtime.snapshot import pack, unpack
 from tests.signals import Trouble, cut, disturb, examples
 
@@ -26,8 +27,11 @@ def wave(n: int, channels: int = 1) -> NDArray[np.float32]:
     return np.sin(t / 5).astype(np.float32)
 
 
-def a_quality(limits: Limits | None = None, rate_hz: float = HZ) -> Quality:
-    return Quality(rate_hz, limits or Limits(), SETTLE)
+ECG = SignalLimits()
+
+
+def a_quality(limits: Limits | None = None, rate_hz: float = HZ, signal: SignalLimits | None = ECG) -> Quality:
+    return Quality(rate_hz, limits or Limits(), SETTLE, signal)
 
 
 def pieces(quality: Quality, chunks: Iterable[Chunk], finish: bool = True) -> list[Piece]:
@@ -127,7 +131,7 @@ def test_an_electrode_that_flaps_is_one_alarm_and_no_storm() -> None:
 @pytest.mark.parametrize("level", [0.0, 1.25, -20.5])
 def test_a_constant_value_is_a_flat_line_from_its_150th_sample_on(level: float) -> None:
     x = np.concatenate([wave(100), np.full((400, 1), level, np.float32), wave(500)])
-    found = pieces(a_quality(Limits(rail=0)), [Chunk(0, x)])
+    found = pieces(a_quality(Limits(rail=0), signal=None), [Chunk(0, x)])
     assert marks(found)[0] == (249, "~", -1, "signal_flat")
     assert phases(found)[0] == ("signal_flat", "start", 249, 269)
     assert fed(found)[0] == (0, 249)
@@ -135,7 +139,7 @@ def test_a_constant_value_is_a_flat_line_from_its_150th_sample_on(level: float) 
 
 def test_a_value_that_stays_for_less_than_a_second_and_a_half_is_used() -> None:
     x = np.concatenate([wave(100), np.full((149, 1), 3.0, np.float32), wave(100)])
-    assert joined(pieces(a_quality(), [Chunk(0, x)])) == [(0, x.tobytes())]
+    assert joined(pieces(a_quality(signal=None), [Chunk(0, x)])) == [(0, x.tobytes())]
 
 
 def test_a_flat_channel_is_enough_and_two_that_pause_in_turn_are_not_flat() -> None:
@@ -143,7 +147,7 @@ def test_a_flat_channel_is_enough_and_two_that_pause_in_turn_are_not_flat() -> N
     x[100:, 1] = 0.5
     assert phases(pieces(a_quality(), [Chunk(0, x)]))[0] == ("signal_flat", "start", 249, 269)
     turns = np.stack([np.arange(600) // 2, (np.arange(600) + 1) // 2], axis=1).astype(np.float32)
-    assert fed(pieces(a_quality(Limits(rail=0)), [Chunk(0, turns)])) == [(0, 600)]
+    assert fed(pieces(a_quality(Limits(rail=0), signal=None), [Chunk(0, turns)])) == [(0, 600)]
 
 
 @pytest.mark.parametrize("rate_hz", [0.2, 0.4, 0.5, 0.9])
@@ -170,7 +174,7 @@ def test_limits_of_zero_switch_flat_line_and_rail_off() -> None:
 
 
 def test_other_limits_hold_from_where_they_are_set() -> None:
-    quality = a_quality()
+    quality = a_quality(signal=None)
     x = wave(2000)
     pieces(quality, [Chunk(0, x[:100])], finish=False)
     quality.limits = Limits(bridge_s=0.5, flat_s=0.4)
@@ -305,3 +309,171 @@ def test_nothing_is_said_of_what_lies_before_the_watermark(chunks: list[Chunk], 
             assert at >= until
         assert quality.until >= until
         until = quality.until
+
+
+E = 250
+"""Rate of the signals below, Hz."""
+
+
+def ecg(seconds: float, channels: int = 1) -> NDArray[np.float32]:
+    """Beats of 1 mV, 75 a minute, on the noise of a recorder, (samples, channels), mV."""
+    t = np.arange(round(seconds * E))[:, np.newaxis] / E + 0.1 * np.arange(channels)
+    beats = np.exp(-((((t + 0.3) % 0.8) - 0.4) ** 2) / (2 * 0.012**2))
+    return (beats + 0.005 * np.random.default_rng(0).standard_normal(t.shape)).astype(np.float32)
+
+
+def sine(seconds: float, hz: float, mv: float) -> NDArray[np.float32]:
+    t = np.arange(round(seconds * E))[:, np.newaxis] / E
+    return (mv * np.sin(2 * np.pi * hz * t)).astype(np.float32)
+
+
+def hiss(seconds: float, mv: float) -> NDArray[np.float32]:
+    return (mv * np.random.default_rng(1).standard_normal((round(seconds * E), 1))).astype(np.float32)
+
+
+def judged(*parts: NDArray[np.float32], **limits: float) -> list[tuple[str, str, float]]:
+    """(label, phase, seconds) of what is said of parts that follow one another."""
+    quality = a_quality(rate_hz=E, signal=SignalLimits(**limits))
+    return [
+        (label, phase, at / E) for label, phase, _, at in phases(pieces(quality, [Chunk(0, np.concatenate(parts))]))
+    ]
+
+
+def test_an_ecg_is_neither_dead_nor_doubtful_with_as_much_mains_and_drift_as_monitors_must_bear() -> None:
+    drift = sine(60, 0.2, 0.5)
+    for x in (ecg(60), ecg(60) + sine(60, 50, 0.05), ecg(60) + sine(60, 60, 0.3), ecg(60) + drift, 0.25 * ecg(60)):
+        assert judged(x) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "dead"),
+    [
+        ("signal_flat", hiss(10, 0.005)),
+        ("signal_flat", hiss(10, 0.003) + sine(10, 50, 0.05)),
+        ("mains_only", hiss(10, 0.01) + sine(10, 50, 1)),
+        ("mains_only", hiss(10, 0.01) + sine(10, 60.2, 5)),
+        ("mains_only", sine(10, 50, 1) + sine(10, 100, 0.3) + sine(10, 0.3, 1)),
+        ("noise_only", hiss(10, 1)),
+    ],
+)
+def test_what_holds_no_ecg_is_lost_within_two_seconds_and_back_at_once(label: str, dead: NDArray[np.float32]) -> None:
+    said = judged(ecg(10.1), dead, ecg(10))
+    (start, update, end) = [s for s in said if s[0] == label]
+    assert 11.5 < start[2] <= 12.1
+    assert update == (label, "update", pytest.approx(20.1, abs=0.85))
+    assert end[2] == pytest.approx(update[2] + SETTLE / E)
+
+
+def test_a_pause_with_the_noise_of_an_attached_electrode_is_no_dead_signal() -> None:
+    assert judged(ecg(10), hiss(8, 0.012) + sine(8, 0.3, 0.06), ecg(10)) == []
+
+
+def test_a_pause_after_a_jump_is_a_lost_electrode_until_there_are_beats() -> None:
+    t = np.arange(20 * E)[:, np.newaxis] / E
+    knock = (-2 * np.exp(-t)).astype(np.float32)
+    said = judged(ecg(10), knock + hiss(20, 0.012), ecg(10))
+    assert [(label, phase) for label, phase, _ in said] == [
+        ("baseline_jump", "start"), ("baseline_jump", "end"),
+        ("electrode_pop", "start"), ("electrode_pop", "update"), ("electrode_pop", "end"),
+    ]  # fmt: skip
+    at = [at for _, _, at in said]
+    assert at[0] <= 10.5
+    assert at[2] <= 12
+    assert 30 < at[3] < 31
+
+
+def test_a_jump_and_noise_over_beats_are_announced_and_detection_goes_on() -> None:
+    x = np.concatenate([ecg(20), ecg(10) + 2, ecg(10) + hiss(10, 0.2), ecg(20)])
+    found = pieces(a_quality(rate_hz=E), [Chunk(0, x)])
+    assert {(p.label, p.priority) for p in found if isinstance(p, Phase)} == {
+        ("baseline_jump", "low"),
+        ("noise", "low"),
+    }
+    assert {p.end_reason for p in found if isinstance(p, Phase) and p.phase == "end"} == {"recovered"}
+    assert [p for p in found if isinstance(p, Lost)] == []
+    spans = [(a.subtype, a.at / E) for a in found if isinstance(a, Annotation)]
+    assert [subtype for subtype, _ in spans] == [1, 0, 1, 0]
+    assert [at for _, at in spans] == pytest.approx([20.3, 23.2, 30.3, 45.2], abs=0.5)
+
+
+def test_one_dead_channel_is_enough() -> None:
+    x = ecg(20, channels=2)
+    x[10 * E :, 1:] = hiss(10, 0.005)
+    assert judged(x)[0][:2] == ("signal_flat", "start")
+
+
+def test_limits_decide_what_is_dead() -> None:
+    line = hiss(10, 0.02)
+    assert judged(ecg(10), line, ecg(10)) == []
+    assert judged(ecg(10), line, ecg(10), flat_uv=200)[0][:2] == ("signal_flat", "start")
+
+
+def test_what_is_no_ecg_is_not_judged() -> None:
+    for quality in (a_quality(rate_hz=E, signal=None), a_quality(rate_hz=63.0)):
+        assert phases(pieces(quality, [Chunk(0, sine(10, 50, 1))])) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, -3e38, 1e-40])
+def test_hostile_values_are_judged_without_a_warning(value: float) -> None:
+    x = ecg(10)
+    x[3 * E : 6 * E : 2] = value
+    found = pieces(a_quality(Limits(rail=0), rate_hz=E), [Chunk(0, x)])
+    assert all(np.isfinite(p.chunk.x).all() for p in found if isinstance(p, Usable))
+
+
+@st.composite
+def dead(draw: st.DrawFn) -> list[Chunk]:
+    """Live and dead stretches of any length, with troubles in them, at any place of the clock."""
+    kinds = {
+        "ecg": ecg(8), "flat": hiss(8, 0.005), "mains": sine(8, 50, 0.7), "hiss": hiss(8, 0.5),
+        "noisy": ecg(8) + hiss(8, 0.15), "jump": hiss(8, 0.012) + 3, "constant": np.full((8 * E, 1), 1, np.float32),
+    }  # fmt: skip
+    part = st.tuples(st.sampled_from(sorted(kinds)), st.integers(1, 8 * E))
+    x = np.concatenate([kinds[kind][:n] for kind, n in draw(st.lists(part, min_size=2, max_size=6))])
+    trouble = st.builds(
+        Trouble, st.sampled_from(["hole", "nan", "lead_off", "rail", "repeat", "clock_jump"]),
+        st.integers(0, len(x) - 1), st.one_of(st.integers(1, 60), st.integers(1, 1500)),
+    )  # fmt: skip
+    return disturb(x, draw(st.lists(trouble, max_size=4)), draw(st.sampled_from([0, 10**9 + 7])))
+
+
+@examples(60)
+@given(dead(), SIZES, EMPTY)
+def test_how_dead_signals_arrive_never_changes_what_is_said(
+    chunks: list[Chunk], sizes: list[int], empty: list[bool]
+) -> None:
+    whole = in_order(pieces(a_quality(rate_hz=E), chunks))
+    quality, found = a_quality(rate_hz=E), list[Piece]()
+    for i, chunk in enumerate(cut(chunks, sizes, empty)):
+        if i % 3 == 0:
+            memory = pack(quality.snapshot())
+            quality = a_quality(rate_hz=E)
+            quality.restore(unpack(memory))
+        until = quality.until
+        new = list(quality.push(chunk))
+        assert all((p.chunk.at if isinstance(p, Usable) else p.at) >= until for p in new)
+        found += new
+    assert in_order([*found, *quality.finish()]) == whole
+
+
+@pytest.mark.parametrize("rate_hz", [64.0, 128.0, 130.0, 250.0, 360.0, 1000.0])
+def test_windows_measure_the_same_alone_as_together(rate_hz: float) -> None:
+    length = round(0.25 * rate_hz)
+    x = np.random.default_rng(2).standard_normal((23, length, 2)).astype(np.float32)
+    basis, lag = mains_basis(length, rate_hz), max(round(0.01 * rate_hz), 1)
+    together = measure(x, basis, lag)
+    for i in range(len(x)):
+        alone = measure(x[i : i + 1], basis, lag)
+        for name in together.__slots__:
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[i])
+
+
+def test_mains_of_any_phase_is_taken_out_and_a_beat_is_left() -> None:
+    basis = mains_basis(62, E)
+    for phase in range(5):
+        x = sine(1, 50, 1)[phase : phase + 62]
+        m = measure(x[np.newaxis], basis, 2)
+        assert m.mains[0, 0] == pytest.approx(1000, rel=0.01)
+        assert m.left[0, 0] < 1
+    beat = measure(ecg(2)[np.newaxis, 200:262], basis, 2)
+    assert beat.left[0, 0] > 500

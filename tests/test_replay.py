@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from holdover.apps.recording import play
 from holdover.apps.shipped import find_model
+from holdover.evaluate.event import alarm_note
 from holdover.runtime.engine import load
 from tests.brokers import wait_until
 from tests.processes import HOLDOVER, PATIENCE_S, RATE_HZ, a_recording, bare, holdover, processes_with, signal_mv
@@ -81,9 +83,10 @@ def test_what_it_writes_is_what_it_found_and_others_can_read_it(tmp_path: Path) 
     assert marks.symbol == [a.symbol for a in result.annotations]
     assert marks.fs == RATE_HZ
     alarms = wfdb.rdann(str(tmp_path / "out" / "208"), "alm")
-    assert alarms.sample.tolist() == [a.phase.at for a in result.alerts]
-    expected = [f"{a.phase.phase} {a.phase.label} {a.phase.priority}" for a in result.alerts]
-    assert [note.rstrip("\0") for note in alarms.aux_note] == expected
+    assert alarms.sample.tolist() == [*(a.phase.at for a in result.alerts), result.last]
+    *notes, maker = [note.rstrip("\0") for note in alarms.aux_note]
+    assert notes == [alarm_note(a.phase) for a in result.alerts]
+    assert maker == f"by ecg-beats 0.1.0 sha256:{result.model.sha256} delay_s {result.delay_s:.3f}"
     assert (tmp_path / "out" / "alerts.jsonl").read_bytes() == b"".join(a.body_json() + b"\n" for a in result.alerts)
     assert said.stdout == (tmp_path / "out" / "alerts.jsonl").read_text()
     assert f"{sum(a.is_beat for a in result.annotations)} beats" in said.stderr
@@ -210,8 +213,82 @@ def test_ctrl_c_leaves_nothing_half_written(options: Sequence[str], tmp_path: Pa
     assert all(Path(name).suffix in (".alm", ".blm") and len(Path(name).stem) == 1 for name in left), left
     for name in left:
         marks = wfdb.rdann(str(out / Path(name).stem), Path(name).suffix[1:])
-        assert len(marks.sample) > 100, "what is there is whole"
+        assert len(marks.sample) > (100 if name.endswith(".blm") else 10), "what is there is whole"
     wait_until(lambda: not list(processes_with(mark)), "no process is left", PATIENCE_S)
+
+
+def scored(folder: Path) -> Path:
+    """Two records of ten minutes with the beats that the model finds as their reference."""
+    for name in ("a", "b"):
+        x = np.tile(digitised(), 2)[:, np.newaxis]
+        wfdb.wrsamp(
+            name, fs=RATE_HZ, units=["mV"], sig_name=["MLII"], d_signal=x, fmt=["16"], adc_gain=[GAIN], baseline=[0],
+            write_dir=str(folder),
+        )  # fmt: skip
+    done(folder, "-o", folder / "first")
+    for name in ("a", "b"):
+        (folder / f"{name}.atr").write_bytes((folder / "first" / f"{name}.blm").read_bytes())
+    return folder
+
+
+def test_replay_and_score_in_one_tell_what_the_two_tell(tmp_path: Path) -> None:
+    records = scored(tmp_path)
+    told = [
+        done(records / "a.hea", records / "b.hea", "-o", tmp_path / f"out{jobs}", "-j", jobs, "--score").stdout
+        for jobs in ("1", "2")
+    ]
+    apart = holdover("score", tmp_path / "out1", "--ref", records)
+    assert apart.returncode == 0, apart.stderr
+    assert told == [apart.stdout] * 2
+    q_se = next(line for line in told[0].splitlines() if line.startswith("Q Se")).split()
+    assert q_se[2] == "100.00", "held against what it said itself"
+    assert re.search(r"^all of \w+ priority +\d+ +100\.0 +\d+ +100\.0 ", told[0], re.MULTILINE)
+
+
+def test_the_score_of_a_part_leaves_out_its_own_first_five_minutes(tmp_path: Path) -> None:
+    record = scored(tmp_path) / "a.hea"
+    told = done(record, "-o", tmp_path / "out", "-f", "1:00", "-t", "8:00", "--score", "--json").stdout
+    figures = json.loads(told)["maps"]["bxb"]["figures"]["Q Se"]
+    marks = wfdb.rdann(str(tmp_path / "a"), "atr")
+    scored_at = [at for at, s in zip(marks.sample, marks.symbol, strict=True) if s in "NSVQ" and 360 <= at / 360 <= 480]
+    assert figures["whole"] == pytest.approx(len(scored_at), abs=1)
+
+
+def test_a_record_without_a_reference_is_named_and_the_others_are_scored(tmp_path: Path) -> None:
+    records = scored(tmp_path)
+    (records / "b.atr").unlink()
+    ended = holdover("replay", records / "a.hea", records / "b.hea", "-o", tmp_path / "out", "--score")
+    assert ended.returncode == 3
+    assert "b.atr is missing: no annotator atr for this record" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "1 record:\n  a\n" in ended.stdout
+    assert "NOT SCORED:\n  b\n" in ended.stdout
+    assert {body["stream"] for body in bodies(tmp_path / "out")} == {"a", "b"}, "its alerts are there all the same"
+
+
+def test_a_reference_elsewhere_and_a_page_of_the_score(tmp_path: Path) -> None:
+    records, elsewhere = scored(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (records / "a.atr").rename(elsewhere / "a.atr")
+    (elsewhere / "a.hea").write_bytes((records / "a.hea").read_bytes())
+    page = tmp_path / "score.html"
+    done(records / "a.hea", "-o", tmp_path / "out", "--score", "--ref", elsewhere, "--report", page)
+    assert "not a medical device" in page.read_text()
+    assert "ecg-beats 0.1.0 sha256:" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--score"], "--score needs a folder"),
+        (["--ref", "x"], "add --score"),
+        (["--report", "x.html"], "add --score"),
+    ],
+)
+def test_scores_without_what_they_need_are_refused(options: list[str], message: str, tmp_path: Path) -> None:
+    ended = holdover("replay", as_npz(tmp_path, samples=3600), *options)
+    assert ended.returncode == 2
+    assert message in ended.stderr
 
 
 def test_at_a_pace_the_alerts_are_the_same(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ class Beats:
         self.reset()
 
     @property
+    def silence_s(self) -> float:
+        """Seconds of signal, after the event output's delay, until it is certain that no beat lies before a place."""
+        return 2 * self._event.samples_per_frame / self._rate_hz
+
+    @property
     def look_s(self) -> float:
         """Seconds that are waited after a peak, to know that it is one."""
         return (self._near + 1) * self._event.samples_per_frame / self._rate_hz
@@ -70,15 +75,19 @@ class Beats:
         if self._class:
             said = self._share_at + len(self._share) - (0 if last else 1) - self._shift - self._done
             ready = min(ready, said) if len(self._share) else 0
-        self._until = max(self._until, frames.origin)
-        if ready <= 0:
-            return [], frames.until if last else min(self._until, frames.until)
-        found = [self._beat(int(i), frames) for i in self._peaks(ready)]
-        self._forget(ready)
-        spec = self._event
-        known = spec.first_at + (self._done - 1) * spec.samples_per_frame
-        self._until = max(self._until, frames.origin + math.floor(known * frames.ratio))
-        return [b for b in found if b], frames.until if last else min(self._until, frames.until)
+        found = [self._beat(int(i), frames) for i in self._peaks(ready)] if ready > 0 else []
+        self._forget(max(ready, 0))
+        self._until = frames.until if last else max(self._until, frames.origin, self._clear(frames))
+        return [b for b in found if b], self._until
+
+    def _clear(self, frames: Frames) -> int:
+        """Source sample before which no beat is undecided: known of silence long before a beat could be classed."""
+        p = self._p[self._near + 1 :]
+        q = self._p[self._near : -2] + p[:-1] + p[1:]
+        pending = np.flatnonzero(q >= self.threshold)
+        k = self._done + (int(pending[0]) if len(pending) else max(len(p) - 1, 0))
+        place = self._event.first_at + (k - 1) * self._event.samples_per_frame  # an offset moves by a frame at most
+        return frames.origin + math.floor(place * frames.ratio)
 
     def _take(self, frames: Frames) -> None:
         """Append new frames: probability and offset of events, log shares of the classes."""

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from holdover.runtime.alert import EndReason, Phase, Priority
+from holdover.runtime.alert import EndReason, Phase
+from holdover.runtime.detect.conditions import CONDITIONS
 from holdover.runtime.snapshot import Memory
 
 
@@ -11,14 +12,13 @@ class Episode:
 
     Parameters
     ----------
-    label, priority, latched
-        As in `Phase`.
+    label
+        One of `CONDITIONS`, which says how urgent it is.
     """
 
-    def __init__(self, label: str, priority: Priority, latched: bool = False) -> None:
+    def __init__(self, label: str) -> None:
         self.label = label
-        self.priority: Priority = priority
-        self.latched = latched
+        self.priority, self.latched = CONDITIONS[label]
         self.onset: int | None = None
 
     def __bool__(self) -> bool:
@@ -29,6 +29,14 @@ class Episode:
         self.onset = onset
         return Phase(
             label=self.label, phase="start", onset=onset, at=at, priority=self.priority, latched=self.latched,
+            score=score, evidence=evidence,
+        )  # fmt: skip
+
+    def update(self, at: int, score: float | None = None, **evidence: Any) -> Phase:
+        """Say at `at` what has become of the episode."""
+        assert self.onset is not None
+        return Phase(
+            label=self.label, phase="update", onset=self.onset, at=at, priority=self.priority, latched=self.latched,
             score=score, evidence=evidence,
         )  # fmt: skip
 
