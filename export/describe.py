@@ -10,7 +10,7 @@ from holdover.export.fact import Running
 from holdover.export.loom import State
 from holdover.export.streaming import SIGNAL, Port, Woven
 from holdover.export.whole import session
-from holdover.runtime.errors import UsageError
+from holdover.runtime.errors import ModelError, UsageError
 
 GROWTH_HOPS = 100_000
 """A state that still changes its shape after so many hops is said to grow without bound."""
@@ -140,7 +140,7 @@ def _steady(woven: Woven) -> tuple[dict[str, tuple[int | str, ...]], dict[str, i
         feeds = {SIGNAL: np.zeros((1, size, width), np.float32), **state}
         if woven.eos:
             feeds[woven.eos] = np.zeros(1, np.int64)
-        found = dict(zip(names, run.run(names, feeds), strict=True))
+        found = _run(run, names, feeds)
         samples += size
         still += 1
         for s in growing:
@@ -153,6 +153,13 @@ def _steady(woven: Woven) -> tuple[dict[str, tuple[int | str, ...]], dict[str, i
         if samples > GROWTH_HOPS * woven.hop:
             raise UsageError(f"the state {growing[0].name} grows without bound; give --window N")
     return shapes, after
+
+
+def _run(session: Any, names: list[str], feeds: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except Exception as error:  # onnxruntime's own types
+        raise ModelError(f"the streaming graph does not run: {' '.join(str(error).split())[:300]}") from error
 
 
 def initial(state: State, batch: int = 1) -> np.ndarray[Any, Any]:

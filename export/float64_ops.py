@@ -54,7 +54,7 @@ def _functions(names: Sequence[str], alphas: Any, betas: Any) -> list[Function]:
 
 
 class LSTM(OpRun):  # type: ignore[misc]
-    """The ONNX operator LSTM, forward: activations, clip, peepholes and both layouts."""
+    """The ONNX operator LSTM, forward: activations, clip, peepholes, coupled gates and both layouts."""
 
     op_domain = ""
 
@@ -67,7 +67,9 @@ class LSTM(OpRun):  # type: ignore[misc]
         ys = []
         for xt in x:
             i, o, forget, new = np.split(xt @ w[0].T + h @ r[0].T + bias, 4, axis=-1)
-            c = f(forget + of_f * c) * c + f(i + of_i * c) * g(new)
+            i = f(i + of_i * c)
+            kept = 1 - i if a.get("input_forget") else f(forget + of_f * c)
+            c = kept * c + i * g(new)
             h = f(o + of_o * c) * k(c)
             ys.append(h)
         return _results(a, ys, h, c)
@@ -117,8 +119,6 @@ def _checked(a: Mapping[str, Any], x: Array, lens: Any, default: Sequence[str]) 
     """
     if a.get("direction") not in (None, "forward"):
         raise ModelError(f"a recurrent node runs {a['direction']}: its first output needs the last sample")
-    if a.get("input_forget"):
-        raise ModelError("a recurrent node couples its input and forget gates; the reference does not")
     if lens is not None and (lens != _first(a, x).shape[0]).any():
         raise ModelError("a recurrent node is given sequences of several lengths; the reference takes one")
     names = (a.get("activations") or default)[: len(default)]  # the schema's default names those of two directions
@@ -196,6 +196,15 @@ class AveragePool(OpRun):  # type: ignore[misc]
         return (total / count,)
 
 
+class GlobalMaxPool(OpRun):  # type: ignore[misc]
+    """The ONNX operator GlobalMaxPool; the evaluator's own takes the maximum over other axes than the standard's."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, **_: Any) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
 def _each(a: Mapping[str, Any], name: str, kernel: Sequence[int]) -> list[int]:
     return list(a.get(name) or [1] * len(kernel))
 
@@ -248,6 +257,20 @@ def _windows(x: Array, kernel: Sequence[int], a: Mapping[str, Any]) -> Array:
     return view[(slice(None), slice(None), *places, *taps)]
 
 
+class CumSum(OpRun):  # type: ignore[misc]
+    """The ONNX operator CumSum; the axis may have one axis itself, as ONNX Runtime allows and exporters write."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, axis: Array, exclusive: int | None = 0, reverse: int | None = 0) -> tuple[Array]:
+        at = int(axis.reshape(-1)[0])
+        x = np.flip(x, at) if reverse else x
+        y = x.cumsum(at, dtype=x.dtype)
+        if exclusive:
+            y = np.concatenate([np.zeros_like(y.take([0], at)), y.take(range(y.shape[at] - 1), at)], at)
+        return (np.flip(y, at) if reverse else y,)
+
+
 # quantization, which the reference evaluator has from opset 19 on
 
 
@@ -281,5 +304,5 @@ def _along(value: Array, x: Array, axis: int, a: Mapping[str, Any]) -> Array:
     return value if value.size == 1 else value.reshape([-1 if k == axis % x.ndim else 1 for k in range(x.ndim)])
 
 
-OVERRIDES = (LSTM, GRU, RNN, Conv, MaxPool, AveragePool, QuantizeLinear, DequantizeLinear)
+OVERRIDES = (LSTM, GRU, RNN, Conv, MaxPool, AveragePool, GlobalMaxPool, CumSum, QuantizeLinear, DequantizeLinear)
 """What the reference evaluator lacks, computes otherwise, or takes minutes for."""

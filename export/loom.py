@@ -61,7 +61,8 @@ class Weave:
     window : int or None
         Frames that unbounded attention is cut to.
     lookahead : int
-        Frames that the backward half of a bidirectional layer sees; 0 refuses it.
+        Samples that the backward half of a bidirectional layer sees ahead, rounded down to its frames, at least one;
+        0 refuses it.
     """
 
     hop: int = 1
@@ -286,6 +287,8 @@ class Loom:
         keep : int or callable
             How many of the last are kept for the next call; or weaves what is kept, from all.
         """
+        if frames == keep == 0:
+            return new
         form = _Form.of(self, self.dims(old), axis, frames, name)
         state = self.state(name, form.shape, self.whole.values(old)[0].dtype, fill, form.time)
         every = self.op("Concat", [form.apply(state.before), new], f"{name}.all", axis=axis)
@@ -350,8 +353,10 @@ class _Form:
         """From the state to the tensor's form."""
         if self.merged is None:
             return state
-        target = [0, *(-1 if i + 1 == self.merged else n for i, n in enumerate(self.rest[1:]))]
-        x = self.loom.op("Reshape", [state, self.loom.ints(*target)], f"{self.name}.merged")
+        n = self.rest[self.merged]
+        many = self.loom.op("Mul", [self._streams(), self.loom.ints(n)], f"{self.name}.rows")
+        target = self._target(self.rest[1 : self.merged], [many], self.rest[self.merged + 1 :])
+        x = self.loom.op("Reshape", [state, target], f"{self.name}.merged")
         perm = [i + 1 for i in range(len(self.rest) - 1)]
         perm.insert(self.axis, 0)
         return self.loom.op("Transpose", [x], f"{self.name}.placed", perm=perm)
@@ -362,9 +367,18 @@ class _Form:
             return value
         perm = [self.axis] + [i for i in range(len(self.rest)) if i != self.axis]
         x = self.loom.op("Transpose", [value], f"{self.name}.timed", perm=perm)
-        n = self.rest[self.merged]
-        target = [0, *self.rest[1 : self.merged], -1, n, *self.rest[self.merged + 1 :]]
-        return self.loom.op("Reshape", [x, self.loom.ints(*target)], f"{self.name}.split")
+        apart = [self._streams(), self.loom.ints(self.rest[self.merged])]
+        target = self._target(self.rest[1 : self.merged], apart, self.rest[self.merged + 1 :])
+        return self.loom.op("Reshape", [x, target], f"{self.name}.split")
+
+    def _streams(self) -> ir.Value:
+        """How many, as one int64; Reshape cannot find it out where there are no frames."""
+        return self.loom.length(self.loom.signal, 0, f"{self.name}.streams")
+
+    def _target(self, before: Sequence[int], rows: Sequence[ir.Value], after: Sequence[int]) -> ir.Value:
+        """A shape for Reshape: the frames there are, then the rest."""
+        sizes = [self.loom.ints(0, *before), *rows, *([self.loom.ints(*after)] if after else [])]
+        return self.loom.op("Concat", sizes, f"{self.name}.target", axis=0)
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

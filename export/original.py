@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
+
+from holdover.export.sidecar import Sidecar
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -31,6 +34,9 @@ class Original:
         Example inputs that are known to work, by name, where the source has some.
     notes : tuple of str
         What the reader should know: what was dropped, assumed or renamed.
+    sidecar : Sidecar, optional
+        How its states pair, where its author made them inputs and outputs: then a call takes a block, and the graph is
+        a whole-sequence model only from the initial states on.
     """
 
     model: onnx.ModelProto
@@ -40,6 +46,7 @@ class Original:
     answer: Callable[[Tensors], Tensors] | None = None
     inputs: Tensors = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sidecar: Sidecar | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class SourceOptions:
         Of a plain recurrent layer in raw weights: "tanh" or "relu".
     trust : bool
         Whether a file that can run code when it is opened (a pickled module) may be opened.
+    states : str or Path, optional
+        The file that pairs the states of an ONNX file; None: `model.states.json` beside it, or by name.
     """
 
     width: int = 1
@@ -66,3 +75,4 @@ class SourceOptions:
     gate_order: str | None = None
     activation: str | None = None
     trust: bool = False
+    states: str | Path | None = None

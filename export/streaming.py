@@ -12,7 +12,6 @@ from onnx_ir.passes.common import (
     CheckerPass,
     CommonSubexpressionEliminationPass,
     DeduplicateInitializersPass,
-    IdentityEliminationPass,
     RemoveUnusedNodesPass,
     TopologicalSortPass,
 )
@@ -23,7 +22,7 @@ from holdover.export.refusal import NotStreamable, Refusal
 from holdover.export.rules import pad, slices
 from holdover.export.rules.scan import captured
 from holdover.export.rules.table import RULES
-from holdover.export.whole import Whole
+from holdover.export.whole import RANDOM, Whole
 
 SIGNAL = "x"
 
@@ -132,7 +131,7 @@ def _node(loom: Loom, node: ir.Node) -> None:
         for output in node.outputs:
             loom.set_fact(output, Refused())
         return
-    if node.op_type in _RANDOM:
+    if node.op_type in RANDOM:
         raise NotStreamable("it draws random numbers, so that no two runs agree; export the model for inference")
     rule = RULES.get(node.op_type)
     if rule is None:
@@ -145,7 +144,7 @@ def _node(loom: Loom, node: ir.Node) -> None:
 
 def _mark_independent(loom: Loom, node: ir.Node) -> None:
     """Tell apart what follows the signal from shapes, positions, masks and constants."""
-    if node.op_type in _RANDOM or not (node.op_type in ("Shape", "Size") or all(map(loom.known, _uses(node)))):
+    if node.op_type in RANDOM or not (node.op_type in ("Shape", "Size") or all(map(loom.known, _uses(node)))):
         return
     loom.done.add(node)
     for output in node.outputs:
@@ -155,9 +154,6 @@ def _mark_independent(loom: Loom, node: ir.Node) -> None:
 def _uses(node: ir.Node) -> list[ir.Value]:
     bodies = [a.value for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
     return [v for v in node.inputs if v is not None] + [v for g in bodies for v in captured(g)]
-
-
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 def _independent(loom: Loom, value: ir.Value) -> Fact:
@@ -211,7 +207,7 @@ def _assemble(loom: Loom) -> Woven | tuple[Refusal, ...]:
     first = max(-(-(loom.ahead + 1) // hop), 1) * hop
     graph = _graph(loom, ports, values)
     model = ir.Model(graph, ir_version=8 if loom.opset <= 17 else 9, producer_name="holdover")
-    for clean in (IdentityEliminationPass(), CommonSubexpressionEliminationPass(), RemoveUnusedNodesPass(),
+    for clean in (CommonSubexpressionEliminationPass(), _name_outputs, RemoveUnusedNodesPass(),
                   DeduplicateInitializersPass(), TopologicalSortPass(), CheckerPass()):  # fmt: skip
         clean(model)
     proto = ir.to_proto(model)
@@ -238,6 +234,18 @@ def _graph(loom: Loom, ports: Sequence[Port], values: Sequence[ir.Value]) -> ir.
     opsets = dict(loom.model.graph.opset_imports)
     weights = list(loom.initializers.values())
     return ir.Graph(inputs, outputs, nodes=loom.nodes, initializers=weights, opset_imports=opsets, name="streaming")
+
+
+def _name_outputs(model: ir.Model) -> None:
+    """Let a tensor be the output itself; one that is an input, a weight or two outputs keeps the Identity after it."""
+    for out in list(model.graph.outputs):
+        node = out.producer()
+        value = node.inputs[0] if node is not None and node.op_type == "Identity" else None
+        if value is None or value.is_graph_input() or value.is_initializer() or value.is_graph_output():
+            continue
+        value.name, value.type, value.shape = out.name, out.type, out.shape
+        ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)  # type: ignore[arg-type]
 
 
 def _port(loom: Loom, old: ir.Value, fact: Stream | Running) -> tuple[ir.Value, Port]:

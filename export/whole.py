@@ -23,6 +23,7 @@ DOMAINS = ("", "ai.onnx", "com.microsoft")
 BATCH = 3
 LENGTHS = ((96, 144), (480, 720), (1920, 2880))
 """Pairs of lengths to watch the graph at: divisible by the usual strides, longer and longer for wide kernels."""
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _SOURCE = {"batch": 0, "time": 1}
 
 
@@ -166,7 +167,7 @@ class Whole:
     def _take_branches(self) -> None:
         """Put the branch of each If whose condition never changes in its place."""
         graph = self.proto.graph
-        while choices := [n for n in graph.node if n.op_type == "If"]:
+        while choices := [n for n in graph.node if n.op_type == "If" and not _follows_values(graph, n.input[0])]:
             conditions = [n.input[0] for n in choices]
             seen = [self.at(n, conditions) for n in self.lengths]
             constant = [n for n, a, b in zip(choices, *seen, strict=True) if bool(a.all()) == bool(b.all())]
@@ -234,6 +235,24 @@ class Whole:
         return session(open_ended, optimize=False)
 
 
+def _follows_values(graph: onnx.GraphProto, name: str) -> bool:
+    """Whether a tensor follows what the inputs hold, not only their shapes."""
+    makers = {o: n for n in graph.node for o in n.output}
+    inputs = {i.name for i in graph.input}
+    seen, left = set(), [name]
+    while left:
+        name = left.pop()
+        node = makers.get(name)
+        if name in inputs or (node is not None and node.op_type in RANDOM):
+            return True
+        if node is None or name in seen or node.op_type in ("Shape", "Size"):
+            continue
+        seen.add(name)
+        inner = [n for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for n in _nodes(a.g)]
+        left += [v for n in (node, *inner) for v in n.input]
+    return False
+
+
 def _inline(graph: onnx.GraphProto, node: onnx.NodeProto, branch: onnx.GraphProto) -> None:
     """Nodes of a branch in place of the node that chose it."""
     place = list(graph.node).index(node)
@@ -289,11 +308,6 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if uses_external_data(tensor):
             raise ModelError(f"the weight {tensor.name} lies in another file; save the model as one file")
-        value = onnx.numpy_helper.to_array(tensor)
-        if value.dtype.kind == "f" and np.isnan(value).any():
-            raise ModelError(
-                f"the weight {tensor.name} holds NaN, {np.isnan(value).sum()} of {value.size}; train again"
-            )
     for domain in sorted({n.domain for n in _nodes(model.graph)} - set(DOMAINS)):
         op = next(n.op_type for n in _nodes(model.graph) if n.domain == domain)
         raise ModelError(f"the operator {op} is of the domain {domain!r}, which no onnxruntime of its own knows; "
@@ -318,6 +332,7 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
             out.type.tensor_type.ClearField("shape")
     _constants(model)
     _drop_unused(model.graph)
+    _numbers(model)
     if not model.graph.input:
         raise ModelError("the graph has no inputs: nothing to stream")
     from holdover.export.rules.loop import recognise
@@ -329,6 +344,16 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def _numbers(model: onnx.ModelProto) -> None:
+    """Refuse weights that are not."""
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            raise ModelError(
+                f"the weight {tensor.name} holds NaN, {np.isnan(value).sum()} of {value.size}; train again"
+            )
 
 
 def _constants(model: onnx.ModelProto) -> None:
@@ -396,7 +421,7 @@ def _since(node: onnx.NodeProto, opset: int) -> bool:
     if since <= OPSETS[-1]:
         return False
     # Opset 21 and 23 widened the element types of many operators and changed nothing else.
-    old = onnx.defs.get_schema(node.op_type, OPSETS[-1], "") if onnx.defs.has(node.op_type) else None
+    old = onnx.defs.get_schema(node.op_type, OPSETS[-1], "") if onnx.defs.has(node.op_type, OPSETS[-1], "") else None
     return old is None or {a.name for a in node.attribute} > set(old.attributes)
 
 

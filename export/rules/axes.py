@@ -230,9 +230,11 @@ def concat(loom: Loom, node: ir.Node) -> None:
 def _over_time(loom: Loom, value: ir.Value, fact: Stream, like: ir.Value) -> ir.Value:
     """A constant repeated for each frame of a block."""
     frame = one_frame(loom, value, fact.axis)
-    many = loom.length(like, fact.axis, f"{value.name}.like")
-    ones = [loom.ints(1) if i != fact.axis else many for i in range(frame.ndim)]
-    shape = loom.op("Concat", ones, f"{value.name}.shape", axis=0)
+    sizes = [
+        loom.length(like, i, f"{value.name}.like") if d.batch or d.time else loom.ints(1)
+        for i, d in enumerate(loom.dims(value))
+    ]
+    shape = loom.op("Concat", sizes, f"{value.name}.shape", axis=0)
     return loom.op("Expand", [loom.const(frame), shape], f"{value.name}.frames")
 
 

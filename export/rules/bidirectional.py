@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from holdover.export.fact import Stream
+from holdover.export.fact import PerBatch, Static, Stream
 from holdover.export.loom import Array, Loom, State, attribute
 from holdover.export.refusal import NotStreamable
+from holdover.export.rules.axes import over_running
 from holdover.export.rules.convolution import Window
 from holdover.export.rules.heads import batch_size
 from holdover.export.rules.recurrent import _STATES, _name, started
@@ -36,7 +37,8 @@ def bounded(loom: Loom, node: ir.Node, fact: Stream) -> None:
     Raises
     ------
     NotStreamable
-        Its last state is used, its weights are not constant, or its directions have different activations.
+        Its last state is used, its weights or its initial state follow the sequence, or its directions have different
+        activations.
     """
     if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         raise NotStreamable("its last state is used, and that of the backward half has seen the whole sequence; use "
@@ -97,11 +99,12 @@ class _Half:
         return _Half(node, consts, first, _attributes(node, direction), batch_size(across.size, across.batch))
 
     def run(
-        self, loom: Loom, x: ir.Value, lengths: ir.Value | None, first: Sequence[ir.Value], name: str
+        self, loom: Loom, x: ir.Value, lengths: ir.Value | None, first: Sequence[ir.Value | None], name: str
     ) -> list[ir.Value]:
         """Y, Y_h and, of an LSTM, Y_c over x, (time, batch, inputs)."""
         letters, w = _STATES[self.node.op_type], self.weights
-        inputs = [x, w["W"], w["R"], w["B"], lengths, *(first or [None] * len(letters)), w["P"]]
+        before = first or [None] * len(letters)
+        inputs = [x, w["W"], w["R"], w["B"], lengths, *before, w["P"]]
         outputs = [ir.Value(name=loom.name(f"{name}.{part}")) for part in ("y", *letters)]
         loom.nodes.append(
             ir.Node("", self.node.op_type, inputs, self.attributes, outputs=outputs, name=outputs[0].name)
@@ -113,8 +116,8 @@ def _part(loom: Loom, node: ir.Node, index: int, direction: int) -> Array | None
     """An input's numbers for one direction, None where the node has no such input."""
     if len(node.inputs) <= index or (old := node.inputs[index]) is None:
         return None
-    if isinstance(loom.fact(old), Stream) or loom.dims(old)[0].time:
-        raise NotStreamable("its weights or its initial state follow the sequence")
+    if not isinstance(loom.fact(old), Static | PerBatch):
+        raise NotStreamable("its weights or its initial state are computed from the sequence")
     return loom.whole.values(old)[0][direction : direction + 1]
 
 
@@ -187,3 +190,13 @@ def _alone(first: Array) -> Array:
     if first.shape[1] != 1:
         raise NotStreamable(f"its initial state is for a batch of {first.shape[1]}; export it with a batch of 1")
     return first
+
+
+def reverse(loom: Loom, node: ir.Node) -> None:
+    """What frameworks make of a backward layer that has no node of its own."""
+    if not over_running(loom, node):
+        raise NotStreamable("it reverses time: the output at the first step needs the last sample; train the layer "
+                            "forward only")  # fmt: skip
+
+
+RULES = {"ReverseSequence": reverse}

@@ -131,8 +131,11 @@ def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> 
         return new
 
     new = applied(every, name)
-    if node.op_type == "AveragePool" and not attribute(node, "count_include_pad", 0) and widened.left + widened.right:
-        share = applied(_real(loom, x, fact, widened, name), f"{name}.share")
+    if node.op_type == "AveragePool" and not attribute(node, "count_include_pad", 0) and window.left + window.right:
+        real = _real(loom, x, fact, widened, name)
+        if extra:
+            real = loom.cut(real, 2, 0, -extra, name=f"{name}.real.taps")
+        share = applied(real, f"{name}.share")
         new = loom.op("Div", [new, share], f"{name}.of_real")
     loom.bind(out, new, made)
 

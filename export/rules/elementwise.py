@@ -145,4 +145,9 @@ def _training(loom: Loom, node: ir.Node) -> bool:
     return bool(flag is not None and flag.any()) or bool(attribute(node, "is_test", 0))
 
 
-RULES = dict.fromkeys(_OPS, elementwise)
+def identity(loom: Loom, node: ir.Node) -> None:
+    """Nothing is woven."""
+    loom.bind(node.outputs[0], loom.need(node.inputs[0]), loom.fact(node.inputs[0]))
+
+
+RULES = dict.fromkeys(_OPS, elementwise) | {"Identity": identity}

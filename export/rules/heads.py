@@ -63,9 +63,14 @@ def _over_time(loom: Loom, node: ir.Node, fact: Stream, axes: list[int], keep: b
         raise NotStreamable(f"it is {node.op_type} over the whole sequence, which has no running form here; use the "
                             "last step, mean, sum, max or min")  # fmt: skip
     x, out = loom.need(node.inputs[0]), node.outputs[0]
+    dims, name = loom.dims(node.inputs[0]), out.name or kind  # type: ignore[arg-type]
     shape = [batch_size(d.size, d.batch) for d in loom.dims(out)]
-    head = _Head(loom, x, axes, keep, shape, out.name or kind, loom.dims(node.inputs[0]))  # type: ignore[arg-type]
-    loom.bind(out, _COMBINE[kind](head), Running(fact.ahead))
+    if shape:
+        new = _COMBINE[kind](_Head(loom, x, axes, keep, shape, name, dims))
+    else:  # a state has at least one axis
+        new = _COMBINE[kind](_Head(loom, x, axes, True, [1] * len(dims), name, dims))
+        new = loom.op("Reshape", [new, loom.const(np.empty(0, np.int64))], f"{name}.scalar")
+    loom.bind(out, new, Running(fact.ahead))
 
 
 def batch_size(size: int, batch: bool) -> int | str:

@@ -88,6 +88,7 @@ def fuse(model: ir.Model) -> None:
         both = [p + int(a) for p, a in zip(pads, [*amounts[2:n], *amounts[n + 2 :]], strict=True)]
         node.attributes["pads"] = ir.AttrInt64s("pads", both)
         node.replace_input_with(0, before.inputs[0])
+        model.graph.remove(before, safe=True)
 
 
 def _zero_constant(node: ir.Node) -> bool:

@@ -44,9 +44,16 @@ def recurrent(loom: Loom, node: ir.Node) -> None:
     outputs = [ir.Value(name=loom.name(f"{_name(node)}.{part}")) for part in ("y", *_STATES[node.op_type])]
     loom.nodes.append(ir.Node("", node.op_type, inputs, attributes, outputs=outputs, name=outputs[0].name))
     for keep, after in zip(states, outputs[1:], strict=True):
-        keep.after = after
+        keep.after = _apart(loom, after, keep)
     for old, new in zip(node.outputs, outputs, strict=False):
         loom.bind(old, new, replace(fact, axis=0) if new is outputs[0] else Running(fact.ahead))
+
+
+def _apart(loom: Loom, after: ir.Value, state: State) -> ir.Value:
+    """A state in the form that is carried."""
+    if len(state.shape) == 3:
+        return after
+    return loom.op("Reshape", [after, loom.ints(1, -1, *(int(n) for n in state.shape[2:]))], f"{state.name}.apart")
 
 
 def _outside(loom: Loom, node: ir.Node, x: ir.Value | None) -> list[ir.Value | None]:
@@ -89,13 +96,20 @@ def _initial(loom: Loom, node: ir.Node, k: int, letter: str) -> tuple[ir.Value, 
     if isinstance(fact, Running):
         raise NotStreamable("it starts from a value over the whole sequence: a decoder that starts from the last state "
                             "of its encoder needs the whole sequence first")  # fmt: skip
-    state = loom.state(f"{_name(node)}.{letter}", [1, "batch" if loom.whole.batch_free else 1, hidden])
+    across = loom.dims(node.inputs[0])[1]  # type: ignore[arg-type]
+    sequences: list[int | str] = ["batch"] if across.batch else [across.size]
+    if across.batch and across.size > 1:
+        sequences.append(across.size)
+    state = loom.state(f"{_name(node)}.{letter}", [1, *sequences, hidden])
+    before = state.before
+    if len(sequences) > 1:  # several sequences a stream, as of leads that share a layer
+        before = loom.op("Reshape", [before, loom.ints(1, -1, hidden)], f"{state.name}.joined")
     first = np.zeros((1, 1, hidden), np.float32) if old is None else loom.whole.values(old)[0]
     if not first.any():
-        return state.before, state
+        return before, state
     if first.shape[1] != 1:
         raise NotStreamable(f"its initial state is for a batch of {first.shape[1]}; export it with a batch of 1")
-    return started(loom, state.before, first, _name(node)), state
+    return started(loom, before, first, _name(node)), state
 
 
 def started(loom: Loom, before: ir.Value, first: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", name: str

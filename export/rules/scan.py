@@ -1,13 +1,14 @@
-"""Scan: the body's own state is carried; If with a constant condition is its branch."""
+"""Scan: the body's own state is carried; an If that is left follows the signal."""
 
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from holdover.export.fact import Running, Stream
-from holdover.export.loom import Loom, State, attribute, stream_of
+from holdover.export.fact import Length, Running, Stream
+from holdover.export.loom import Loom, State, attribute, stream_of, streams
 from holdover.export.refusal import NotStreamable
+from holdover.export.rules.elementwise import meet
 from holdover.export.rules.heads import batch_size
 from holdover.export.rules.recurrent import started
 
@@ -24,7 +25,7 @@ def captured(graph: ir.Graph) -> list[ir.Value]:
 
 
 def scan(loom: Loom, node: ir.Node) -> None:
-    """Forward in time, every scanned input a stream of the same pace."""
+    """Forward in time, every scanned input a stream of the same pace; those that run ahead wait for the others."""
     body, count = attribute(node, "body"), attribute(node, "num_scan_inputs")
     first, scanned = node.inputs[:-count], node.inputs[-count:]
     outputs = len(node.outputs) - len(first)
@@ -36,27 +37,32 @@ def scan(loom: Loom, node: ir.Node) -> None:
     ranks = [loom.whole.rank(v) for v in scanned if v is not None]
     if any(f.axis != a % r for f, a, r in zip(facts, axes, ranks, strict=True)):
         raise NotStreamable("it scans along an axis that is not time")
+    if any(f.merged is not None for f in facts):
+        raise NotStreamable("time and batch are one axis in what it scans; keep them apart")
+    name = node.outputs[-1].name or "scan"
+    fact, met = facts[0], {v: loom.need(v) for v in scanned}
     if len({(f.ahead, f.pace) for f in facts}) > 1:
-        raise NotStreamable("its inputs have different delays or paces")
+        fact, met = meet(loom, list(streams(loom, scanned)), max(ranks), name)
     _captures(loom, body)
+    _rename(loom, body, name)
     inputs, states = [], []
     for k, old in enumerate(first):
         before, state = _state(loom, node, old, k)
         inputs.append(before)
         states.append(state)
-    copies = loom.copy(node, [*inputs, *(loom.need(v) for v in scanned)])
+    copies = loom.copy(node, [*inputs, *(met[v] for v in scanned)])
     for state, after in zip(states, copies, strict=False):
         state.after = after
     to = attribute(node, "scan_output_axes", [0] * outputs)
     for k, (old, copy) in enumerate(zip(node.outputs, copies, strict=True)):
         place = k - len(first)
-        fact = Running(facts[0].ahead) if place < 0 else replace(facts[0], axis=to[place] % loom.whole.rank(old))
-        loom.bind(old, copy, fact)
+        axis = to[place] % loom.whole.rank(old)
+        loom.bind(old, copy, Running(fact.ahead) if place < 0 else replace(fact, axis=axis))
 
 
 def _captures(loom: Loom, body: ir.Graph) -> None:
     for value in captured(body):
-        if isinstance(loom.fact(value), Stream):
+        if isinstance(loom.fact(value), Stream | Running):
             raise NotStreamable(f"its body uses the whole sequence '{value.name}' beside the frame it is given")
         _replace(body, value, loom.need(value))
 
@@ -71,10 +77,24 @@ def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
                 _replace(a.value, old, new)
 
 
+def _rename(loom: Loom, graph: ir.Graph, name: str) -> None:
+    """Names of a body may not be those of the graph around it, which are new."""
+    for value in list(graph.initializers.values()):
+        assert value.const_value is not None
+        # A new tensor: the old one is the original's own, and takes every name that its value takes.
+        value.const_value = ir.tensor(value.const_value.numpy())
+    for value in [*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs)]:
+        value.name = loom.name(f"{name}.{value.name}")
+    for node in graph:
+        for a in node.attributes.values():
+            if a.type == ir.AttributeType.GRAPH:
+                _rename(loom, a.value, name)
+
+
 def _state(loom: Loom, node: ir.Node, old: ir.Value | None, k: int) -> tuple[ir.Value, State]:
     assert old is not None
-    if isinstance(loom.fact(old), Stream | Running):
-        raise NotStreamable("its initial state is computed from the sequence")
+    if isinstance(loom.fact(old), Stream | Running | Length):
+        raise NotStreamable("its initial state is computed from the sequence, or from its length")
     value, name = loom.whole.values(old)[0], f"{node.outputs[0].name}.{k}"
     state = loom.state(name, [batch_size(d.size, d.batch) for d in loom.dims(old)], value.dtype)
     if not value.any():

@@ -8,10 +8,12 @@ from holdover.export.loom import Loom
 from holdover.export.rules import (
     attention,
     axes,
+    bidirectional,
     convolution,
     cumulative,
     elementwise,
     heads,
+    loop,
     normalisation,
     pad,
     product,
@@ -35,5 +37,7 @@ RULES: dict[str, Rule] = {
     **cumulative.RULES,
     **attention.RULES,
     **scan.RULES,
+    **loop.RULES,
+    **bidirectional.RULES,
 }
 """Rule by operator."""
