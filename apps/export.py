@@ -126,7 +126,7 @@ def source_options(args: argparse.Namespace) -> "SourceOptions":
         shape = tuple(int(p) if p.isdigit() else p for p in args.input_shape.split(","))
         if bad := [p for p in shape if p not in ("batch", "time") and not isinstance(p, int)]:
             raise UsageError(f"--input-shape holds {bad[0]!r}; expected batch, time and numbers, as in batch,1,time")
-    return SourceOptions(len(args.leads.split(",")), shape, args.gate_order, args.activation, args.trust)
+    return SourceOptions(len(args.leads.split(",")), shape, args.gate_order, args.activation, args.trust, args.states)
 
 
 def options_of(args: argparse.Namespace) -> "Options":

@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prove again and say how it came out; 0, or 4 with every check that does not hold."""
     from holdover.export import report
-    from holdover.runtime.engine import load
+    from holdover.export.sources.onnx_file import canary
+    from holdover.runtime.engine import load, read_model
 
+    canary(read_model(args.model)[0])
     contract = load(args.model).contract
     tell = _teller(quiet=args.json)
     tell("proving")

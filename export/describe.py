@@ -155,7 +155,7 @@ def _steady(woven: Woven) -> tuple[dict[str, tuple[int | str, ...]], dict[str, i
     return shapes, after
 
 
-def _run(session: Any, names: list[str], feeds: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _run(session: Any, names: list[str], feeds: Mapping[str | None, Any]) -> dict[str, np.ndarray[Any, Any]]:
     try:
         return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # onnxruntime's own types

@@ -56,8 +56,8 @@ def scan(loom: Loom, node: ir.Node) -> None:
     to = attribute(node, "scan_output_axes", [0] * outputs)
     for k, (old, copy) in enumerate(zip(node.outputs, copies, strict=True)):
         place = k - len(first)
-        axis = to[place] % loom.whole.rank(old)
-        loom.bind(old, copy, Running(fact.ahead) if place < 0 else replace(fact, axis=axis))
+        made = Running(fact.ahead) if place < 0 else replace(fact, axis=to[place] % loom.whole.rank(old))
+        loom.bind(old, copy, made)
 
 
 def _captures(loom: Loom, body: ir.Graph) -> None:
