@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from holdover.devices.boards.host import available_mb, cpu_flags, file_system, kernel_clock
+
 WIDTH = 80
 INDENT = 17
 ONNXRUNTIME = (1, 30)
@@ -22,7 +24,7 @@ BROKER_S = 2.0
 CHILD_S = 20.0
 COMMITS = 7
 MIB = 1 << 20
-CHILD = "import json; from holdover.apps.doctor import measure_step; print(json.dumps(measure_step()))"
+CHILD = "import json; from holdover.apps.step_cost import measure_step; print(json.dumps(measure_step()))"
 X86_SLOW: Mapping[tuple[str, ...], str] = {
     ("avx2",): "float32 and int8 arithmetic falls back to older, narrower instructions",
     ("avx512_vnni", "avx_vnni"): "int8 models are slower than they could be; the shipped one is float32",
@@ -94,13 +96,13 @@ def examine(setup: Setup) -> Iterator[Finding]:
     """Every check in turn, within a few seconds; each leaves the machine as it was."""
     yield python_itself(sys.version_info[:3], sys.maxsize > 2**32)
     yield runtime_library(_version("onnxruntime"), platform.machine())
-    yield cpu(_cpu_flags(), platform.machine())
+    yield cpu(cpu_flags(), platform.machine())
     yield load(len(os.sched_getaffinity(0)), os.getloadavg()[0])
     model, memory_bytes = shipped_model()
     yield model
-    yield memory(_available_mb())
+    yield memory(available_mb())
     yield from disk(setup.folder, memory_bytes, setup.checkpoint_s)
-    yield clock(_kernel_clock())
+    yield clock(kernel_clock())
     yield broker(setup)
     yield from (extra(name, modules) for name, modules in EXTRAS.items())
 
@@ -187,40 +189,6 @@ def step_cost(measured: Mapping[str, Any]) -> Finding:
     return Finding(grade, "model", what, "one stream takes much of a core, or more", "use a faster machine", values)
 
 
-def measure_step() -> dict[str, Any]:
-    """Load the shipped model, step it on noise, and take the median; called in a process of its own."""
-    import statistics
-    import time
-
-    import numpy as np
-
-    from holdover.apps.shipped import find_model
-    from holdover.runtime.chunk import Chunk
-    from holdover.runtime.engine import load as load_model
-    from holdover.runtime.snapshot import pack
-    from holdover.runtime.stream import Stream
-
-    began = time.perf_counter()
-    engine = load_model(find_model())
-    load_ms = (time.perf_counter() - began) * 1e3
-    c, lane, costs = engine.contract, engine.lane(), []
-    hop = c.hop if c.bitwise else c.grid
-    noise = np.random.default_rng(0).normal(0, 0.3, (540, hop, len(c.signal.channels))).astype(np.float32)
-    for x in noise:
-        began = time.perf_counter()
-        lane.push(x)
-        costs.append(time.perf_counter() - began)
-    stream = Stream(engine, SOURCE_HZ)
-    stream.push(Chunk(0, noise.reshape(-1, noise.shape[2])[:1000]))
-    return {
-        "model": c.name,
-        "load_ms": round(load_ms, 1),
-        "hop_us": hop / c.signal.rate_hz * 1e6,
-        "step_us": round(statistics.median(costs[40:]) * 1e6, 2),
-        "memory_bytes": len(pack(stream.snapshot())),
-    }
-
-
 def memory(available_mb: float | None) -> Finding:
     """RAM that a new process could have, MiB."""
     if available_mb is None:
@@ -282,7 +250,7 @@ def _commits(room: Path, place: Path, memory_bytes: int, checkpoint_s: float) ->
         "commit_worst_ms": round(worst, 3),
         "checkpoints_mb_day": round(checkpoints_mb, 1),
         "journal_mb_day": round(journal_mb, 1),
-        "file_system": (kind := _file_system(place)),
+        "file_system": (kind := file_system(place)),
     }
     if kind in ("tmpfs", "ramfs"):
         why = f"{place} is in memory: alerts and state are lost on a restart"
@@ -350,52 +318,12 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_flags() -> frozenset[str]:
-    for line in _text("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
-def _available_mb() -> float | None:
-    lines = (line.split() for line in _text("/proc/meminfo").splitlines())
-    return next((int(words[1]) / 1024 for words in lines if words and words[0] == "MemAvailable:"), None)
-
-
-def _file_system(place: Path) -> str:
-    mounts = [line.split()[1:3] for line in _text("/proc/mounts").splitlines()]
-    above = [(mount, kind) for mount, kind in mounts if place.resolve().is_relative_to(mount)]
-    return max(above, key=lambda m: len(m[0]))[1] if above else "unknown"
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def _bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
-
-
-def _kernel_clock() -> bool | None:
-    """Whether the kernel's clock is disciplined (adjtimex(2), STA_UNSYNC); None if it cannot be asked."""
-    import ctypes
-
-    timex = ctypes.create_string_buffer(512)
-    try:
-        answer = ctypes.CDLL(None).adjtimex(timex)
-    except (AttributeError, OSError):
-        return None
-    # struct timex on 64-bit Linux: modes (4, padded to 8), offset, freq, maxerror, esterror, then status
-    status = int.from_bytes(timex.raw[40:44], sys.byteorder)
-    return None if answer < 0 else not status & 0x40
 
 
 def _connect(host: str, port: int) -> str | None:
