@@ -272,8 +272,9 @@ class Loom:
         return self.states[-1]
 
     def history(
-        self, old: ir.Value, new: ir.Value, axis: int, frames: int, keep: "int | Keep", name: str, fill: float = 0.0
-    ) -> ir.Value:
+        self, old: ir.Value, new: ir.Value, axis: int, frames: int, keep: "int | Keep", name: str, fill: float = 0.0,
+        dims: tuple[Dim, ...] | None = None,
+    ) -> ir.Value:  # fmt: skip
         """The frames kept from earlier calls, then those of this one.
 
         Parameters
@@ -286,10 +287,14 @@ class Loom:
             Kept before the first sample, filled with `fill`.
         keep : int or callable
             How many of the last are kept for the next call; or weaves what is kept, from all.
+        fill : float
+            What the frames before the first sample hold.
+        dims : tuple of Dim, optional
+            Of `new`, where its axes are not those of `old`.
         """
         if frames == keep == 0:
             return new
-        form = _Form.of(self, self.dims(old), axis, frames, name)
+        form = _Form.of(self, dims or self.dims(old), axis, frames, name)
         state = self.state(name, form.shape, self.whole.values(old)[0].dtype, fill, form.time)
         every = self.op("Concat", [form.apply(state.before), new], f"{name}.all", axis=axis)
         if not isinstance(keep, int):

@@ -88,7 +88,7 @@ def settling(engine: OrtEngine, x: Array) -> dict[str, int]:
         # A stream with a past has frames at once; both end at the same sample.
         n = min(len(a), len(b))
         a, b = a[len(a) - n :], b[len(b) - n :]
-        spread = float(b.std()) or 1.0 if n else 1.0
+        spread = float(b.std(dtype=np.float64)) or 1.0 if n else 1.0
         apart = np.flatnonzero(np.abs(a - b).max(axis=1) > SETTLED * spread)
         late = (int(apart[-1]) + 1) if len(apart) else 0
         settled[o.name] = -1 if late >= n else late * o.samples_per_frame + (o.delay if late else 0)

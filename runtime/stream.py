@@ -126,6 +126,7 @@ class Stream:
         self._before = {"lane": self._lane.snapshot(), "x": x[cut:].copy()}
         late = self._lane.push(x[cut:])
         self._before["said"] = {name: len(value) for name, value in late.items()}
+        self._before["so_far"] = {o.name: late[o.name] for o in self.contract.outputs if o.kind == "running"}
         return late if early is None else {n: np.concatenate([early[n], late[n]]) for n in late}
 
     def _end(self) -> Frames:
@@ -138,9 +139,10 @@ class Stream:
         if self._before is not None:
             x = np.concatenate([self._before["x"], self._pending])
             outputs, _ = self._engine.step(x[np.newaxis], self._before["lane"], last=True)
-            said = self._before["said"]
-            running = {o.name for o in self.contract.outputs if o.kind == "running" and len(self._pending)}
-            ends = {n: v[0] if n in running else v[0, said[n] :] for n, v in outputs.items()}
+            said, so_far = self._before["said"], self._before["so_far"]
+            # A value over all time changes with padding at the end too, after which no sample came.
+            changed = {n for n, v in so_far.items() if len(self._pending) or not np.array_equal(v, outputs[n][0])}
+            ends = {n: v[0] if n in changed else v[0, said[n] :] for n, v in outputs.items()}
             parts.append(self._frames(ends))
         joined = {o.name: np.concatenate([self._empty[o.name], *(p.values[o.name] for p in parts)])
                   for o in self.contract.outputs}  # fmt: skip

@@ -144,7 +144,7 @@ def quantized(original: Original, activations: str, folder: Path) -> onnx.ModelP
 def test_raw_weights(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     gates = {"lstm": "fico", "gru": "zrh"}.get(name.split("_")[0], "h")
-    weights = {f"W_{g}": rng.normal(size=(6, 8)) * 0.4 for g in gates} | {f"b_{g}": rng.normal(size=6) for g in gates}
+    weights = {f"W_{g}": rng.normal(size=(6, 8)) * 0.25 for g in gates} | {f"b_{g}": rng.normal(size=6) for g in gates}
     weights |= {"head.W": rng.normal(size=(3, 6)), "head.b": rng.normal(size=3)}
     if name.endswith("reset"):
         weights["linear_before_reset"] = np.asarray(1)

@@ -105,18 +105,14 @@ def _apply(loom: Loom, node: ir.Node, fact: Stream, kernel: tuple[int, ...]) -> 
     widened = _widen(window, extra)
     name = out.name or node.op_type
     source, dequantized = loom.integers(x)
-    every = _every(loom, source, fact, widened, _fill(loom, node, x, source), name)
+    by_time = source is x and _is_product(loom, node)
+    every = _every(loom, source, fact, widened, _fill(loom, node, x, source), name, by_time)
     if extra:
-        every = loom.cut(every, fact.axis, 0, -extra, name=f"{name}.taps")
+        every = loom.cut(every, 1 if by_time else fact.axis, 0, -extra, name=f"{name}.taps")
     every = dequantized(every)
     made = widened.slide(fact)
-    if (
-        loom.weave.as_matmul
-        and source is x
-        and node.op_type == "Conv"
-        and (new := _as_product(loom, node, every, window, name))
-    ):
-        loom.bind(out, new, made)
+    if by_time:
+        loom.bind(out, _as_product(loom, node, every, window, name), made)
         return
     n, space = len(kernel), fact.axis - 2
     pads = _explicit_pads(node, kernel)
@@ -160,17 +156,23 @@ def _explicit_pads(node: ir.Node, kernel: tuple[int, ...]) -> list[int]:
     return small + large if auto == "SAME_UPPER" else large + small
 
 
-def _every(loom: Loom, x: ir.Value, fact: Stream, window: Window, fill: float, name: str) -> ir.Value:
-    """Kept frames, new ones, and padding in the last call."""
+def _every(
+    loom: Loom, x: ir.Value, fact: Stream, window: Window, fill: float, name: str, by_time: bool = False
+) -> ir.Value:
+    """Kept frames, new ones, and padding in the last call; (batch, time, channels) if `by_time`."""
     new = loom.need(x)
     if window.right:
         new = loom.op(
             "Concat", [new, _padding(loom, x, fact, window.right, fill, name)], f"{name}.ended", axis=fact.axis
         )
+    axis, dims = fact.axis, loom.dims(x)
+    if by_time:
+        new = loom.op("Transpose", [new], f"{name}.by_time", perm=[0, 2, 1])
+        axis, dims = 1, (dims[0], dims[2], dims[1])
     rest = window.rest(fact)
     if window.left == 0 and rest == 0:
         return new
-    return loom.history(x, new, fact.axis, window.left, rest, f"{name}.past", fill)
+    return loom.history(x, new, axis, window.left, rest, f"{name}.past", fill, dims)
 
 
 def _real(loom: Loom, x: ir.Value, fact: Stream, window: Window, name: str) -> ir.Value:
@@ -223,19 +225,23 @@ def _fill(loom: Loom, node: ir.Node, x: ir.Value, source: ir.Value) -> float:
     return 0.0 if zero is None else float(zero.reshape(-1)[0])
 
 
-def _as_product(loom: Loom, node: ir.Node, every: ir.Value, window: Window, name: str) -> ir.Value | None:
-    """The convolution over (batch, channels, time) as shifted frames and one product; None for other forms.
+def _is_product(loom: Loom, node: ir.Node) -> bool:
+    """Whether a node is woven as shifted frames and a product: (batch, channels, time), plain or depthwise."""
+    weight = loom.constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if not loom.weave.as_matmul or node.op_type != "Conv" or weight is None or weight.ndim != 3:
+        return False
+    groups = attribute(node, "group", 1)
+    return bool(groups == 1 or (groups == weight.shape[0] and weight.shape[1] == 1))
+
+
+def _as_product(loom: Loom, node: ir.Node, by_time: ir.Value, window: Window, name: str) -> ir.Value:
+    """A convolution over (batch, time, channels) as shifted frames and one product.
 
     onnxruntime's Conv gives other bits for other block lengths, its MatMul does not.
     """
-    weight = loom.constant_of(node.inputs[1])
-    if weight is None or weight.ndim != 3:
-        return None
+    weight = loom.whole.values(node.inputs[1])[0]  # type: ignore[arg-type]
     out, width, size = weight.shape
     groups = attribute(node, "group", 1)
-    if groups not in (1, out) or (groups == out and width != 1):
-        return None
-    by_time = loom.op("Transpose", [every], f"{name}.by_time", perm=[0, 2, 1])
     taps = [_tap(loom, by_time, window, k, f"{name}.tap{k}") for k in range(size)]
     if groups == 1:
         joined = taps[0] if size == 1 else loom.op("Concat", taps, f"{name}.taps", axis=2)

@@ -150,6 +150,7 @@ def _session(data: bytes, where: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.qdqisint8allowed", "1")  # int8 stays int8, on x86 as on ARM
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
     try:
