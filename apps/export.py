@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", type=int, metavar="N", help="cut unbounded attention to the last N frames (an approximation)")
     add("--lookahead", type=float, default=0.0, metavar="S",
         help="let bidirectional layers see S seconds ahead (an approximation)")  # fmt: skip
+    add("--tap", choices=("gates",), help="also give the gates of LSTM and GRU layers, and what an RNN carries")
     add("--time-axis", type=int, metavar="N", help="of the inputs, where the graph does not tell; the first axis is 0")
     add("--input-shape", metavar="batch,time,3", help="of a PyTorch module's input; numbers are channels")
     add("--states", metavar="FILE", help="JSON that pairs the states of an ONNX file (default: by name)")
@@ -146,7 +147,8 @@ def options_of(args: argparse.Namespace) -> "Options":
     )  # fmt: skip
     signal = test_signal(args.test_input, args.rate, leads, args.unit) if args.test_input else None
     described = Path(args.test_input).name if args.test_input else "white noise of unit variance"
-    return Options(said, args.hop, args.window, args.lookahead, args.time_axis, signal, described)
+    return Options(said, args.hop, args.window, args.lookahead, args.time_axis, signal, described,
+                   args.tap is not None)  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, str]:

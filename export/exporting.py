@@ -19,7 +19,8 @@ from holdover.export.original import Original
 from holdover.export.proof import Proof, engine_of, is_bitwise, noise, one_call, prove, with_proof
 from holdover.export.refusal import RefusedError
 from holdover.export.streaming import Port, Woven, weave
-from holdover.export.whole import Whole, clean, layouts
+from holdover.export.taps import tapped_original
+from holdover.export.whole import Whole, clean, layouts, session
 from holdover.runtime.contract import Contract
 from holdover.runtime.errors import ModelError
 
@@ -47,6 +48,8 @@ class Options:
         (samples, channels) of a recording to prove it on.
     described : str
         What that is.
+    tap : bool
+        Whether the gates of recurrent layers are outputs too.
     """
 
     statement: Statement
@@ -56,6 +59,7 @@ class Options:
     time_axis: int | None = None
     signal: Array | None = None
     described: str = "white noise of unit variance"
+    tap: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     UsageError
         Something is missing or does not fit.
     """
+    if options.tap:
+        original, options = _tapped(original, options)
     if original.sidecar is not None:
         from holdover.export import explicit  # it imports this module
 
@@ -123,11 +129,11 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     progress("reading the graph")
     proto = clean(original.model)
     whole = Whole(proto, layouts(proto, original.time_axes, options.time_axis))
-    _against_framework(original, whole)
     progress("making it streaming")
     lookahead = round(options.lookahead_s * options.statement.rate_hz)
     how = Weave(hop=options.hop, window=options.window, lookahead=lookahead)
     woven, form = _choose(whole, how, options.statement, progress)
+    _against_framework(original, whole)
     document = describe(woven, options.statement)
     if form:
         document |= {"chunk_invariant": "bitwise"}
@@ -163,6 +169,8 @@ def verify(
     data: bytes, contract: Contract, original: Original, time_axis: int | None, signal: Array | None, described: str
 ) -> Proof:
     """Hold a streaming file against its original once more; raises as `export`."""
+    if contract.document.get("provenance", {}).get("taps"):
+        original = tapped_original(original)[0]
     if original.sidecar is not None:
         from holdover.export import explicit  # it imports this module
 
@@ -181,19 +189,41 @@ def verify(
     return prove(data, reference, precise, signal, described)
 
 
+def _tapped(original: Original, options: Options) -> tuple[Original, Options]:
+    """Gates as outputs; the file as it came is what the graph is still held against."""
+    answer = original.answer or _answer_of(original.model)
+    with_gates, meanings = tapped_original(original)
+    said = options.statement
+    said = replace(said, meanings=meanings | dict(said.meanings), provenance={**said.provenance, "taps": "gates"})
+    return replace(with_gates, answer=answer), replace(options, statement=said)
+
+
 def _against_framework(original: Original, whole: Whole) -> None:
-    """Exporters err without a word: the graph must give what the framework gives."""
-    if original.answer is None:
-        return
+    """Exporters err without a word, and cleaning might: the graph must give what the framework or the file gives."""
+    answer = original.answer or _answer_of(original.model)
     for length in whole.lengths:
         x = noise(1, length, whole.channels, length)
-        found, wanted = whole.run(x), original.answer(whole.feeds(x))
-        for name, value in wanted.items():
+        found = whole.run(x)
+        for name, value in answer(whole.feeds(x)).items():
             scale = max(1.0, float(np.abs(value).max()))
             gap = float(np.abs(found[name] - value).max()) if found[name].shape == value.shape else np.inf
             if gap > 1e-4 * scale:
-                raise ModelError(f"the exported graph differs from its own framework by {gap:.1e} in {name} at "
+                raise ModelError(f"the prepared graph differs from its own framework by {gap:.1e} in {name} at "
                                  f"{length} samples: the framework's exporter is wrong")  # fmt: skip
+
+
+def _answer_of(model: onnx.ModelProto) -> Callable[[Tensors], Tensors]:
+    """The file as it came, at the lengths that it takes."""
+    run = session(model)
+    names = [o.name for o in model.graph.output]
+
+    def answer(inputs: Tensors) -> Tensors:
+        try:
+            return dict(zip(names, run.run(names, dict(inputs)), strict=True))
+        except Exception:  # onnxruntime's own types: a shape that was frozen, and has been freed
+            return {}
+
+    return answer
 
 
 def _choose(whole: Whole, how: Weave, said: Statement, progress: Progress) -> tuple[Woven, bool]:
