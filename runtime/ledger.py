@@ -13,12 +13,16 @@ from typing import Literal
 import msgspec
 
 from holdover.runtime.alert import Alert
-from holdover.runtime.ledger_file import ROW, LedgerFull, check_place, explained, hold, open_or_set_aside
+from holdover.runtime.ledger_file import LedgerFull, check_place, explained, hold, open_or_set_aside
+from holdover.runtime.ledger_room import Dropped, give_up, hand_out, rank
 
-__all__ = ["Checkpoint", "Ledger", "LedgerFull", "Row", "RowState"]
+__all__ = ["Checkpoint", "Dropped", "Ledger", "LedgerFull", "Row", "RowState"]
 
 KEEP_ROWS = 10_000
 PRUNE_EVERY = 256
+AT_ONCE = 256
+"""So many alerts are given up at a time, since looking for them costs more than deleting them."""
+SENT = "id, stream, event_id, body, stream_seq, arrived, resumed, created"
 RowState = Literal["saved", "broker", "confirmed"]
 STATES: tuple[RowState, ...] = ("saved", "broker", "confirmed")
 STORE = """
@@ -27,8 +31,8 @@ ON CONFLICT (name) DO UPDATE SET model_sha256 = excluded.model_sha256, at = excl
 epoch = excluded.epoch, memory = excluded.memory
 """
 INSERT = """
-INSERT OR IGNORE INTO outbox (stream, event_id, body, stream_seq, arrived, resumed, created)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO outbox (stream, event_id, body, stream_seq, arrived, resumed, created, rank)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 PRUNE = """
 DELETE FROM outbox WHERE state > 0 AND id <= (SELECT id FROM outbox WHERE state > 0 ORDER BY id DESC LIMIT 1 OFFSET ?)
@@ -97,7 +101,11 @@ class Ledger:
     path
         The file; its folder must exist.
     max_mb
-        Bound of the file in MiB; beyond it commits raise `LedgerFull`, as on a full disk.
+        Bound of the file in MiB.
+    max_rows, max_age_s
+        Bounds of what waits for the broker. Beyond any of the three, and on a full disk, alerts are given up:
+        updates, then low ones, then medium ones, oldest first, never the start or the end of a high alarm. Where
+        nothing is left that may go, commits raise `LedgerFull`.
 
     Attributes
     ----------
@@ -111,8 +119,17 @@ class Ledger:
         Another process holds the ledger, or the path cannot be one.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_mb: float = 256) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_mb: float = 256,
+        *,
+        max_rows: int = 100_000,
+        max_age_s: float = float("inf"),
+    ) -> None:
         self.path = Path(path)
+        self.max_rows, self.max_age_s = max_rows, max_age_s
+        self._on_the_way: frozenset[int] = frozenset()
         check_place(self.path)
         self._lock = hold(self.path)
         self._commits = 0
@@ -154,27 +171,61 @@ class Ledger:
         Raises
         ------
         LedgerFull
-            No room even after forgetting what was sent, or the disk refuses for now; nothing is stored.
+            No room even after forgetting what was sent and giving up what may go, or the disk refuses for now;
+            nothing is stored.
         """
         self._commits += 1
         if self._commits % PRUNE_EVERY == 0:
             self.prune(KEEP_ROWS)
-        try:
-            return self._commit(stream, checkpoint, entries, resumed)
-        except LedgerFull:
-            if not self.prune(0):
-                raise
-            return self._commit(stream, checkpoint, entries, resumed)
+            self.expire()
+        while True:
+            try:
+                stored = self._commit(stream, checkpoint, entries, resumed)
+            except LedgerFull:
+                if not self.prune(0) and not self._give_up(AT_ONCE, "full"):
+                    raise
+            else:
+                break
+        if stored and (waiting := self.depth()[0]) > self.max_rows:
+            self._give_up(waiting - self.max_rows, "full")
+        return stored
 
     def unsent(self, after_id: int = 0, limit: int = 100) -> list[Row]:
-        """Alerts that the broker does not have yet, oldest first."""
-        query = f"SELECT {ROW} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?"
+        """Alerts that the broker does not have yet, oldest first; until the next call, they are not given up."""
+        query = f"SELECT {SENT} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?"
         with self._explained():
             found = self._db.execute(query, (after_id, limit)).fetchall()
+        self._on_the_way = frozenset(row[0] for row in found)
         return [
             Row(key, name, event_id, body, seq, arrived, bool(resumed), created, "saved")
-            for key, name, event_id, body, seq, arrived, resumed, created, _ in found
+            for key, name, event_id, body, seq, arrived, resumed, created in found
         ]
+
+    def expire(self) -> int:
+        """Give up what has waited for longer than `max_age_s`; returns how many."""
+        if math.isinf(self.max_age_s):
+            return 0
+        return self._give_up(self.max_rows, "age", time.time() - self.max_age_s)
+
+    def dropped(self) -> list[Dropped]:
+        """What was given up and is still to be told, oldest first; the same again until it is `forgotten`."""
+        with self._explained():
+            if not self._db.execute("SELECT 1 FROM dropped LIMIT 1").fetchone():
+                return []
+        with self._transaction():
+            return hand_out(self._db)
+
+    def forget_dropped(self, ids: Iterable[int]) -> None:
+        """It was told."""
+        rows = [(key,) for key in ids]
+        if rows:
+            with self._transaction():
+                self._db.executemany("DELETE FROM dropped WHERE id = ?", rows)
+
+    def count_dropped(self) -> int:
+        """How many alerts were ever given up."""
+        with self._explained():
+            return int(self._db.execute("SELECT coalesce(sum(dropped), 0) FROM stream").fetchone()[0])
 
     def acknowledge(self, ids: Iterable[int], state: RowState = "broker") -> None:
         """Note how far rows have come; unknown ids are passed over, and no row goes back."""
@@ -183,6 +234,18 @@ class Ledger:
         if rows:
             with self._transaction():
                 self._db.executemany("UPDATE outbox SET state = ? WHERE id = ? AND state < ?", rows)
+
+    def confirm(self, event_ids: Iterable[str]) -> None:
+        """Note that a subscriber has stored these; unknown ids are passed over."""
+        rows = [(STATES.index("confirmed"), key) for key in event_ids]
+        if rows:
+            with self._transaction():
+                self._db.executemany("UPDATE outbox SET state = ? WHERE event_id = ?", rows)
+
+    def send_again(self) -> int:
+        """Take back what the broker has and no subscriber confirmed; returns how many alerts."""
+        with self._transaction():
+            return self._db.execute("UPDATE outbox SET state = 0 WHERE state = 1").rowcount
 
     def depth(self) -> tuple[int, float]:
         """How many alerts wait for the broker, and the age of the oldest in seconds (0 if none)."""
@@ -228,10 +291,14 @@ class Ledger:
         event_id = alert.body()["event_id"]
         arrived = None if arrived is None or math.isnan(arrived) else float(arrived)
         values = (stream, event_id, alert.body_json(), seq, arrived, resumed, time.time())
-        done = self._db.execute(INSERT, values)
+        done = self._db.execute(INSERT, (*values, rank(alert.phase)))
         if not done.rowcount or done.lastrowid is None:
             return None
         return Row(done.lastrowid, *values, "saved")
+
+    def _give_up(self, most: int, reason: str, before: float = math.inf) -> int:
+        with self._transaction():
+            return give_up(self._db, most, reason, before=before, on_the_way=self._on_the_way)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from holdover.runtime.errors import LedgerError
+from holdover.runtime.ledger_room import RANKS, Dropped, note
 
 MAGIC = b"SQLite format 3\x00"
 APPLICATION_ID = 0x484F4C44
-VERSION = 1
+VERSION = 2
 SIDE_FILES = ("-wal", "-shm")
 NO_ROOM = (
     sqlite3.SQLITE_IOERR_WRITE,
@@ -26,17 +27,20 @@ NO_ROOM = (
 
 TABLES = (
     """CREATE TABLE stream (
-        name TEXT PRIMARY KEY, stream_seq INTEGER NOT NULL DEFAULT 0,
+        name TEXT PRIMARY KEY, stream_seq INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,
         model_sha256 TEXT, at INTEGER, epoch REAL, memory BLOB)""",
     """CREATE TABLE outbox (
         id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, event_id TEXT NOT NULL UNIQUE, body BLOB NOT NULL,
         stream_seq INTEGER NOT NULL, arrived REAL, resumed INTEGER NOT NULL, created REAL NOT NULL,
-        state INTEGER NOT NULL DEFAULT 0)""",
+        state INTEGER NOT NULL DEFAULT 0, rank INTEGER NOT NULL)""",
+    """CREATE TABLE dropped (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, reason TEXT NOT NULL, first INTEGER NOT NULL,
+        last INTEGER NOT NULL, counts BLOB NOT NULL, handed INTEGER NOT NULL DEFAULT 0)""",
     "CREATE INDEX outbox_unsent ON outbox (id) WHERE state = 0",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-ROW = "id, stream, event_id, body, stream_seq, arrived, resumed, created, state"
+ROW = "id, stream, event_id, body, stream_seq, arrived, resumed, created, state, rank"
 """The columns of the outbox, in the order in which rows are read and salvaged."""
 
 
@@ -97,6 +101,8 @@ def check_place(path: Path) -> None:
 
 def open_or_set_aside(path: Path, max_mb: float) -> tuple[sqlite3.Connection, Path | None]:
     """Open the ledger, or start a new one where it is damaged, with the unsent rows that could be saved.
+
+    Of a damaged one it cannot be known which alerts are lost: any up to the last number may be, and that is noted.
 
     Returns
     -------
@@ -241,7 +247,7 @@ def _salvage(path: Path) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
     rows = [found[key] for key in sorted(key for key in found if isinstance(key, int)) if _is_whole(found[key])]
     for row in rows:
         counts[row[1]] = max(_count(counts.get(row[1])), row[4])
-    return [row for row in rows if row[-1] == 0], {s: _count(n) for s, n in counts.items() if isinstance(s, str)}
+    return [row for row in rows if row[8] == 0], {s: _count(n) for s, n in counts.items() if isinstance(s, str)}
 
 
 def _readable(db: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
@@ -252,8 +258,10 @@ def _readable(db: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _is_whole(row: Sequence[Any]) -> bool:
-    _, stream, event_id, body, seq, arrived, resumed, created, state = row
+    _, stream, event_id, body, seq, arrived, resumed, created, state, rank = row
     if not (isinstance(stream, str) and isinstance(seq, int) and isinstance(created, float) and state in (0, 1, 2)):
+        return False
+    if rank not in range(len(RANKS)):
         return False
     if not (arrived is None or isinstance(arrived, float)) or resumed not in (0, 1):
         return False
@@ -270,6 +278,8 @@ def _count(value: object) -> int:
 
 def _restore(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], counts: dict[str, int]) -> None:
     db.execute("BEGIN IMMEDIATE")
-    db.executemany(f"INSERT OR IGNORE INTO outbox ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    db.executemany(f"INSERT OR IGNORE INTO outbox ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     db.executemany("INSERT INTO stream (name, stream_seq) VALUES (?, ?)", counts.items())
+    for stream, last in counts.items():
+        note(db, Dropped(stream, "damaged", 1, last, {}))
     db.execute("COMMIT")
