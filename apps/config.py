@@ -41,8 +41,9 @@ class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ----------
     path
         The SQLite file. Here as everywhere, a relative path is taken from the configuration's folder.
-    max_mb
-        Bound of that file.
+    max_mb, max_rows, max_age_h
+        Bounds of that file, and of what waits in it for the broker. Beyond them updates are given up first, then low
+        alarms, then medium ones, oldest first; the start and the end of a high alarm never. What was given up is told.
     checkpoint_s
         Seconds between checkpoints where nothing is to be said; an alert brings its own.
     journal_mb
@@ -51,8 +52,17 @@ class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     path: str = "holdover.db"
     max_mb: Annotated[float, Meta(ge=1, le=1e6)] = 256
+    max_rows: Annotated[int, Meta(ge=10, le=10**8)] = 100_000
+    max_age_h: Annotated[float, Meta(gt=0, le=1e6)] = 168
     checkpoint_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
     journal_mb: Annotated[float, Meta(ge=1, le=1e6)] = 64
+
+
+class HomeAssistantOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Whether Home Assistant is told of this node and its streams, and under which topic it listens."""
+
+    enabled: bool = False
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "homeassistant"
 
 
 class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +98,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttOptions = msgspec.field(default_factory=MqttOptions)
     ledger: LedgerOptions = msgspec.field(default_factory=LedgerOptions)
     limits: Limits = msgspec.field(default_factory=Limits)
+    home_assistant: HomeAssistantOptions = msgspec.field(default_factory=HomeAssistantOptions)
 
     def limits_of(self, stream: StreamOptions) -> Limits:
         """The limits of one stream: those of all, with its own changes."""

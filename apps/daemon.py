@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from holdover.apps.inlet import Inlet
     from holdover.apps.post import Post
 
-from holdover import __version__
 from holdover.apps.notify import notify, watchdog_s
 from holdover.runtime.errors import ConfigError, HoldoverError
 
@@ -91,21 +89,27 @@ class Daemon:
     """The main loop: it alone owns the ledger, the journals and the watches; threads only read and connect."""
 
     def __init__(self, config: "Config", path: Path, asked: Asked) -> None:
+        from holdover.apps.bulletin import Bulletin
         from holdover.apps.shipped import find_model
+        from holdover.runtime.delivery import Delivery
         from holdover.runtime.engine import load
         from holdover.runtime.ledger import Ledger
         from holdover.runtime.sinks.mqtt import MqttSink
+        from holdover.runtime.wire import ModelInfo
 
         self._config, self._path = config, path
         self._asked = asked
         self._engine = load(find_model(config.model))
-        self._ledger = Ledger(config.ledger.path, config.ledger.max_mb)
+        room = config.ledger
+        self._ledger = Ledger(room.path, room.max_mb, max_rows=room.max_rows, max_age_s=room.max_age_h * 3600)
         if self._ledger.set_aside:
             log.warning("the ledger was damaged; it was set aside as %s, a new one begins", self._ledger.set_aside)
         self._sink = MqttSink(config.mqtt, config.node, uuid.uuid4().hex[:12])
+        self._delivery = Delivery(self._ledger, self._sink)
         self._posts = self._open_posts()
-        self._signals: dict[str, bool] = {}
-        self._unacknowledged: list[int] = []
+        contract, sha256 = self._engine.contract, self._engine.sha256
+        models = [ModelInfo(name=contract.name, version=contract.model_version, sha256=sha256)]
+        self._bulletin = Bulletin(self._sink, self._ledger, self._posts, models, config.home_assistant)
 
     def _open_posts(self) -> "list[Post]":
         from holdover.apps.post import Post
@@ -128,7 +132,7 @@ class Daemon:
 
         inlet = Inlet()
         self._sink.start()
-        self._sink.publish_retained("info", self._info())
+        self._bulletin.begin()
         for post in self._posts:
             post.start(inlet.put)
         log.info("ready: %d stream(s), model %s, pid %d", len(self._posts), self._engine.contract.name, os.getpid())
@@ -178,26 +182,17 @@ class Daemon:
                 post.take(item)
 
     def _deliver(self) -> None:
-        """Publish what the ledger holds, and mark what the broker has taken."""
-        from holdover.runtime.ledger import LedgerFull
-
-        self._unacknowledged += self._sink.poll()
-        with suppress(LedgerFull):
-            if self._unacknowledged:
-                self._ledger.acknowledge(self._unacknowledged)
-                self._unacknowledged = []
-        with suppress(LedgerFull):
-            if self._sink.connected:
-                there = set(self._unacknowledged)
-                rows = self._ledger.unsent(limit=self._sink.window + len(there))
-                self._sink.send([row for row in rows if row.id not in there])
-        for post in self._posts:
-            if self._signals.get(post.id) != post.signal:
-                self._signals[post.id] = post.signal
-                self._sink.publish_retained(f"streams/{post.id}/status", "online" if post.signal else "offline")
+        """Publish what the ledger holds, and what else has changed."""
+        for topic, payload in self._delivery.turn():
+            self._bulletin.hear(topic, payload)
+        self._bulletin.turn()
 
     def _drained(self) -> bool:
-        return not any(post.waiting for post in self._posts) and self._ledger.depth()[0] == 0
+        return (
+            not any(post.waiting for post in self._posts)
+            and self._ledger.depth()[0] == 0
+            and not self._ledger.dropped()
+        )
 
     def _reload(self) -> None:
         from holdover.apps.config import read_config
@@ -219,28 +214,15 @@ class Daemon:
         running = sum(post.signal for post in self._posts)
         return f"{running} of {len(self._posts)} streams running, {rows} alerts waiting ({oldest_s:.0f} s)"
 
-    def _info(self) -> bytes:
-        import msgspec
-
-        contract = self._engine.contract
-        return msgspec.json.encode(
-            {
-                "version": __version__,
-                "boot_id": self._sink.boot_id,
-                "models": [{"name": contract.name, "version": contract.model_version, "sha256": self._engine.sha256}],
-                "streams": [post.id for post in self._posts],
-            }
-        )
-
     def _close(self) -> None:
         for post in self._posts:
             try:
                 post.close()
             except HoldoverError as error:
                 log.error("%s: %s", post.id, error)
-            self._sink.publish_retained(f"streams/{post.id}/status", "offline")
+        self._bulletin.end()
         try:
-            self._ledger.acknowledge([*self._unacknowledged, *self._sink.close(5.0)])
+            self._delivery.close(5.0)
         except HoldoverError as error:
             log.error("%s", error)
         rows, _ = self._ledger.depth()

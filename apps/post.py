@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ from holdover.runtime.journal import Journal, JournalError
 from holdover.runtime.ledger import Checkpoint, Ledger, LedgerFull
 from holdover.runtime.snapshot import pack, unpack
 from holdover.runtime.watch import Step, Watch, model_id
+from holdover.runtime.wire import Open, StreamState, still_open, stream_state
 
 log = logging.getLogger("holdover.daemon")
 
@@ -53,6 +55,8 @@ class Post:
         self._watch: Watch | None = None
         self._clock: Holdover | None = None
         self._at = 0
+        self._came = self._known = 0
+        self._open: list[Open] = []
         self._unsaved: list[tuple[Alert, float | None]] = []
         self._saved_at = self._synced_at = time.monotonic()
         self._retry_at = 0.0
@@ -132,7 +136,9 @@ class Post:
         self._watch = Watch(self._engine, scene, self._limits)
         if saved and saved.memory:
             try:
-                self._watch.restore(unpack(saved.memory))
+                memory = unpack(saved.memory)
+                self._watch.restore(memory)
+                self._open = msgspec.convert(memory["open"], list[Open])
             except (ValueError, KeyError, TypeError, ModelError) as error:
                 log.warning("%s: the checkpoint cannot be read (%s): the memory begins anew", self.id, error)
                 self._watch = Watch(self._engine, scene, self._limits)
@@ -198,9 +204,12 @@ class Post:
 
     def _take(self, chunk: Chunk, arrived: float) -> None:
         assert self._watch is not None
+        self._came = chunk.end
         self._keep(self._watch.push(chunk), arrived)
 
     def _keep(self, step: Step, arrived: float) -> None:
+        self._known = step.until
+        self._open = still_open(self._open, step.alerts)
         came = arrived if math.isfinite(arrived) else None
         self._unsaved += [(alert, came) for alert in step.alerts]
 
@@ -234,7 +243,8 @@ class Post:
         if self._watch is None:
             return
         epoch = self._watch.scene.epoch
-        memory = pack({**self._watch.snapshot(), "recording": self._recording})
+        more = {"recording": self._recording, "open": msgspec.to_builtins(self._open)}
+        memory = pack({**self._watch.snapshot(), **more})
         checkpoint = Checkpoint(self._engine.sha256, self._at, epoch, memory)
         try:
             if self._journal:
@@ -268,6 +278,23 @@ class Post:
         return not self.ended and self._watch is not None and self._watch.quality.running
 
     @property
+    def lag_s(self) -> float | None:
+        """How far what was judged lies behind what came, in seconds of signal; None before the first sample."""
+        return round(max(self._came - self._known, 0) / self.feed.source.rate_hz, 3) if self._came else None
+
+    @property
+    def state(self) -> StreamState | None:
+        """How the stream stands; None before the first sample."""
+        if self._watch is None:
+            return None
+        doubtful = any(episode.kind == "technical" for episode in self._open)
+        return stream_state(
+            self._open, rate_bpm=_tenth(self._watch.heart_rate_bpm) if self.signal else None,
+            quality="lost" if not self.signal else "doubtful" if doubtful else "good",
+            sample=self._known, time=self._watch.scene.time(self._known),
+        )  # fmt: skip
+
+    @property
     def waiting(self) -> int:
         """Alerts that are not saved yet."""
         return len(self._unsaved)
@@ -281,3 +308,7 @@ class Post:
                 self._journal.close()
             except JournalError as error:
                 self._complain(error)
+
+
+def _tenth(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -22,6 +22,8 @@ KEEP_ROWS = 10_000
 PRUNE_EVERY = 256
 AT_ONCE = 256
 """So many alerts are given up at a time, since looking for them costs more than deleting them."""
+NEARLY = 8
+"""Pages, of 4 KiB: what a commit may want at once."""
 SENT = "id, stream, event_id, body, stream_seq, arrived, resumed, created"
 RowState = Literal["saved", "broker", "confirmed"]
 STATES: tuple[RowState, ...] = ("saved", "broker", "confirmed")
@@ -103,9 +105,9 @@ class Ledger:
     max_mb
         Bound of the file in MiB.
     max_rows, max_age_s
-        Bounds of what waits for the broker. Beyond any of the three, and on a full disk, alerts are given up:
-        updates, then low ones, then medium ones, oldest first, never the start or the end of a high alarm. Where
-        nothing is left that may go, commits raise `LedgerFull`.
+        Bounds of what waits for the broker. Beyond any of the three alerts are given up: updates, then low ones, then
+        medium ones, oldest first, never the start or the end of a high alarm. Where nothing is left that may go, and
+        on a full disk, commits raise `LedgerFull`.
 
     Attributes
     ----------
@@ -182,7 +184,7 @@ class Ledger:
             try:
                 stored = self._commit(stream, checkpoint, entries, resumed)
             except LedgerFull:
-                if not self.prune(0) and not self._give_up(AT_ONCE, "full"):
+                if not self.prune(0) and not (self._at_its_bound() and self._give_up(AT_ONCE, "full")):
                     raise
             else:
                 break
@@ -295,6 +297,13 @@ class Ledger:
         if not done.rowcount or done.lastrowid is None:
             return None
         return Row(done.lastrowid, *values, "saved")
+
+    def _at_its_bound(self) -> bool:
+        """Whether it is our own bound that was met, not the disk's."""
+        with self._explained():
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            (most,) = self._db.execute("PRAGMA max_page_count").fetchone()
+        return bool(pages >= most - NEARLY)
 
     def _give_up(self, most: int, reason: str, before: float = math.inf) -> int:
         with self._transaction():

@@ -23,10 +23,11 @@ RECEIVE_MAXIMUM = 65_535
 
 
 class Will(NamedTuple):
-    """What the broker says for us when we are gone."""
+    """What the broker says for us when we are gone; with MQTT 5, for longer than `delay_s`."""
 
     topic: str
     payload: bytes
+    delay_s: int = 0
 
 
 class Event(NamedTuple):
@@ -192,8 +193,18 @@ def _new_client(link: Link, talk: _Talk) -> "Client":
     # Without this, paho writes to the socket from whichever thread publishes; with it, only from the one that loops.
     client.on_socket_register_write = _left_to_the_loop
     if link.will:
-        client.will_set(link.will.topic, link.will.payload, qos=1, retain=True)
+        properties = _will_properties(link.will) if five else None
+        client.will_set(link.will.topic, link.will.payload, qos=1, retain=True, properties=properties)
     return client
+
+
+def _will_properties(will: Will) -> "Properties":
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+    properties.WillDelayInterval = will.delay_s
+    return properties
 
 
 def _lost(options: MqttOptions, was_up: bool) -> str:

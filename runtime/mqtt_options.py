@@ -31,8 +31,13 @@ class MqttOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Of MQTT.
     keepalive_s
         A broker that is silent for twice as long counts as gone.
+    will_delay_s
+        With MQTT 5, a node that is gone for longer is called offline; a quick restart is not told.
     allow_plain_password
         Send a password to another host without TLS.
+    confirm
+        An alert is done only when a subscriber says that it has stored it (`holdover alerts --confirm`); until then it
+        is sent again after each reconnect, since a broker may lose what it has acknowledged.
     """
 
     host: str = "localhost"
@@ -47,7 +52,9 @@ class MqttOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     key_file: str | None = None
     version: Literal["5", "3.1.1"] = "5"
     keepalive_s: int = 30
+    will_delay_s: int = 10
     allow_plain_password: bool = False
+    confirm: bool = False
 
     @property
     def uses_tls(self) -> bool:
@@ -71,6 +78,8 @@ class MqttOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ConfigError(f"mqtt port is {self.port}, expected 1 to 65535 (usually 1883, or 8883 with TLS)")
         if not 1 <= self.keepalive_s < 65536:
             raise ConfigError(f"mqtt keepalive_s is {self.keepalive_s}, expected 1 to 65535 seconds")
+        if not 0 <= self.will_delay_s <= 3600:
+            raise ConfigError(f"mqtt will_delay_s is {self.will_delay_s}, expected 0 to 3600 seconds")
         for level in self.base.split("/"):
             check_name("each level of mqtt base", level)
         for what in ("password_file", "ca_file", "cert_file", "key_file"):

@@ -12,6 +12,7 @@ import pytest
 
 from holdover.apps.broker import Broker, find_broker, start_broker
 from holdover.runtime.alert import Alert, ModelId, Phase, Scene
+from holdover.runtime.delivery import Delivery
 from holdover.runtime.errors import BrokerError
 from holdover.runtime.ledger import Checkpoint, Ledger
 from holdover.runtime.sinks.mqtt import MqttSink
@@ -23,6 +24,7 @@ PUBLISHER = """
 import logging, sys, time
 sys.path.insert(0, sys.argv[1])
 from brokers import an_alert
+from holdover.runtime.delivery import Delivery
 from holdover.runtime.ledger import Checkpoint, Ledger
 from holdover.runtime.sinks.mqtt import MqttOptions, MqttSink
 
@@ -31,16 +33,16 @@ path, port, total, version = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sy
 with Ledger(path) as ledger:
     found = ledger.checkpoint("ecg")
     at = found.at if found else 0
-    sink = MqttSink(MqttOptions(port=port, version=version), "pi", f"boot-{at}")
+    sink = MqttSink(MqttOptions(port=port, version=version, will_delay_s=0), "pi", f"boot-{at}")
+    delivery = Delivery(ledger, sink)
     sink.start()
     while at < total or ledger.depth()[0]:
         if at < total:
             at += 1
             ledger.commit("ecg", Checkpoint("ab" * 32, at, None, b"memory"), [(an_alert(at), time.time())])
-        ledger.acknowledge(sink.poll())
-        sink.send(ledger.unsent(limit=sink.window))
+        delivery.turn()
         time.sleep(0.01)
-    ledger.acknowledge(sink.close())
+    delivery.close()
 """
 
 
@@ -84,9 +86,10 @@ def fill(ledger: Ledger, *numbers: int) -> None:
 def drain(ledger: Ledger, sink: MqttSink, timeout_s: float = 15.0) -> None:
     """Send until nothing is left."""
 
+    delivery = Delivery(ledger, sink)
+
     def is_empty() -> bool:
-        ledger.acknowledge(sink.poll())
-        sink.send(ledger.unsent(limit=sink.window))
+        delivery.turn()
         return ledger.depth()[0] == 0
 
     wait_until(is_empty, "the ledger is empty", timeout_s)

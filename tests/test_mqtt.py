@@ -1,6 +1,5 @@
 """Alerts reach the broker at least once and in order, whatever happens to it and to us."""
 
-import json
 import logging
 import os
 import pwd
@@ -36,7 +35,7 @@ def running(options: MqttOptions) -> Iterator[MqttSink]:
 
 
 def to(broker: Broker, **more: object) -> MqttOptions:
-    return MqttOptions(host=broker.host, port=broker.port, **more)  # type: ignore[arg-type]
+    return MqttOptions(host=broker.host, port=broker.port, will_delay_s=0, **more)  # type: ignore[arg-type]
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -121,7 +120,7 @@ def test_a_wrong_password_is_said_once(tmp_path: Path, version: str, caplog: pyt
         (tmp_path / "wrong").write_text("guess\n")
         options = to(broker, version=version, username="pi", password_file=str(tmp_path / "wrong"))
         with running(options) as sink:
-            wait_until(lambda: sink.poll() or len(caplog.records) >= 3, "three refusals")
+            wait_until(lambda: sink.poll() and len(caplog.records) >= 3, "three refusals")
             assert not sink.connected
         (said,) = warnings_in(caplog)
         assert "refuses us" in said
@@ -151,7 +150,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Path, caplog
     caplog.set_level(logging.INFO, "holdover.mqtt")
     with Ledger(tmp_path / "ledger.db") as ledger, running(MqttOptions(port=port)) as sink:
         fill(ledger, 1, 2, 3)
-        wait_until(lambda: sink.poll() or caplog.records, "it says so")
+        wait_until(lambda: sink.poll() and caplog.records, "it says so")
         sink.send(ledger.unsent())
         assert not sink.connected
         with start_broker(port):
@@ -173,7 +172,7 @@ def test_a_broker_that_stops_answering_is_left_and_found_again(tmp_path: Path) -
         try:
             fill(ledger, 2)
             sink.send(ledger.unsent())
-            wait_until(lambda: sink.poll() or not sink.connected, "it notices")
+            wait_until(lambda: sink.poll() and not sink.connected, "it notices")
             assert ledger.depth()[0] == 1
         finally:
             broker.process.send_signal(signal.SIGCONT)
@@ -185,7 +184,7 @@ def test_what_is_no_broker_is_named_as_such(caplog: pytest.LogCaptureFixture) ->
         server.settimeout(5.0)
         with running(MqttOptions(port=server.getsockname()[1])) as sink:
             server.accept()[0].close()
-            wait_until(lambda: sink.poll() or caplog.records, "it says so")
+            wait_until(lambda: sink.poll() and caplog.records, "it says so")
             assert "closed the connection before it answered: expected an MQTT 5 broker without TLS" in caplog.text
 
 
@@ -231,7 +230,7 @@ def test_tls_connects_to_whom_it_trusts_and_to_nobody_else(
         (MqttOptions(port=tls_port), "without TLS there"),
     ):
         with running(options) as sink:
-            wait_until(lambda sink=sink: sink.poll() or caplog.records, "it says so")  # type: ignore[misc]
+            wait_until(lambda sink=sink: sink.poll() and caplog.records, "it says so")  # type: ignore[misc]
             assert words in warnings_in(caplog)[0]
         caplog.clear()
 
@@ -239,7 +238,7 @@ def test_tls_connects_to_whom_it_trusts_and_to_nobody_else(
 @paho_leaves_sockets
 def test_tls_where_there_is_none_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
     with mosquitto() as broker, running(to(broker, tls=True)) as sink:
-        wait_until(lambda: sink.poll() or caplog.records, "it says so")
+        wait_until(lambda: sink.poll() and caplog.records, "it says so")
         assert "no TLS with" in warnings_in(caplog)[0]
 
 
@@ -247,7 +246,7 @@ def test_a_node_is_online_while_it_runs_and_offline_when_it_leaves_or_dies(tmp_p
     with mosquitto() as broker, Subscriber(broker, tmp_path) as subscriber:
         subscriber.listening()
         with running(to(broker)) as sink:
-            wait_until(lambda: sink.poll() or "monitor online: pi" in subscriber.talk(), "online is said")
+            wait_until(lambda: sink.poll() and "monitor online: pi" in subscriber.talk(), "online is said")
         wait_until(lambda: subscriber.talk().count("monitor lost: pi") == 1, "leaving is said")
         victim = publisher(tmp_path / "ledger.db", broker, 10**6)
         wait_until(lambda: "monitor back: pi" in subscriber.talk(), "coming back is said")
@@ -262,15 +261,15 @@ def test_retained_messages_survive_a_broker_that_forgets(tmp_path: Path) -> None
         pytest.skip("mosquitto_sub is not installed (apt install mosquitto-clients)")
     broker = mosquitto()
     with running(to(broker)) as sink:
-        sink.publish_retained("info", json.dumps({"version": "1"}))
-        wait_until(lambda: sink.poll() or sink.connected, "it is connected")
+        sink.retain(sink.topic("info"), b'{"version": "1"}')
+        wait_until(lambda: sink.poll() and sink.connected, "it is connected")
         broker.kill()
         with start_broker(broker.port) as again:
-            wait_until(lambda: sink.poll() or not sink.connected, "the loss is noticed")
-            wait_until(lambda: sink.poll() or sink.connected, "it is connected again")
+            wait_until(lambda: sink.poll() and not sink.connected, "the loss is noticed")
+            wait_until(lambda: sink.poll() and sink.connected, "it is connected again")
             command = [mosquitto_sub, "-p", str(again.port), "-t", "holdover/pi/#", "-C", "2", "-W", "5", "-v"]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
-                wait_until(lambda: sink.poll() or reader.poll() is not None, "both are there")
+                wait_until(lambda: sink.poll() and reader.poll() is not None, "both are there")
                 assert reader.stdout
                 said = set(reader.stdout.read().splitlines())
     assert said == {"holdover/pi/status online", 'holdover/pi/info {"version": "1"}'}

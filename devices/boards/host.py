@@ -40,6 +40,27 @@ def kernel_clock() -> bool | None:
     return None if answer < 0 else not status & 0x40
 
 
+def resident_mb() -> float | None:
+    """Memory that this process holds, MB; None if Linux does not tell."""
+    lines = (line.split() for line in _text("/proc/self/status").splitlines())
+    return next((int(words[1]) / 1024 for words in lines if words and words[0] == "VmRSS:"), None)
+
+
+def temperature_c() -> float | None:
+    """Of the processor (the first thermal zone), degrees Celsius; None where there is none."""
+    text = _text("/sys/class/thermal/thermal_zone0/temp").strip()
+    return int(text) / 1000 if text.lstrip("-").isdigit() else None
+
+
+def throttled() -> bool | None:
+    """Whether a Raspberry Pi is held back now by heat or low voltage (bits 0 to 3); None on other machines."""
+    text = _text("/sys/devices/platform/soc/soc:firmware/get_throttled").strip()
+    try:
+        return bool(int(text, 16) & 0xF)
+    except ValueError:
+        return None
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_text(errors="replace")

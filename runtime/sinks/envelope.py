@@ -1,12 +1,11 @@
 """What is put around an alert on its way out."""
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from holdover import __version__
 from holdover.runtime.alert import Envelope
 from holdover.runtime.ledger import Row
+from holdover.runtime.wire import iso
 
 HISTORICAL_S = 60.0
 
@@ -20,7 +19,7 @@ def seal(row: Row, *, node: str, boot_id: str, now: float) -> Envelope:
         stream_seq=row.stream_seq,
         arrived_time=row.arrived,
         latency_ms=None if row.arrived is None else round((row.created - row.arrived) * 1e3, 3),
-        published_time=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        published_time=iso(now),
         resumed=row.resumed,
         historical=now - row.created > HISTORICAL_S,
     )
