@@ -82,7 +82,7 @@ class Bulletin:
                 self._signals[post.id] = post.signal
                 self._status(post.id, post.signal)
             self._state(post, now)
-        if now - self._well >= HEALTH_S:
+        if self._sink.connected and now - self._well >= HEALTH_S:
             self._well = now
             self._sink.mention(self._sink.topic("health"), msgspec.json.encode(self._health(now)), HEALTH_EXPIRY_S)
 

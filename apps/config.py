@@ -1,4 +1,4 @@
-"""`holdover config`: check a configuration, or print its JSON schema."""
+"""`holdover config`: check a configuration, or print its JSON schema, or what is said over MQTT."""
 
 import argparse
 import difflib
@@ -222,14 +222,17 @@ def _check_sources(config: Config, file: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover config`."""
-    parser.add_argument("action", choices=("check", "schema"), help="check FILE, or print the JSON schema")
+    parser.add_argument(
+        "action", choices=("check", "schema", "asyncapi"),
+        help="check FILE; or print the JSON schema of one, or the AsyncAPI document of all MQTT topics and messages",
+    )  # fmt: skip
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration, TOML")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check or print; raises `ConfigError`."""
-    if args.action == "schema":
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Config))).decode() + "\n")
+    if args.action != "check":
+        print_json(msgspec.json.schema(Config) if args.action == "schema" else _asyncapi())
         return 0
     if not args.file:
         raise ConfigError("holdover config check needs a file: holdover config check FILE")
@@ -237,3 +240,14 @@ def run(args: argparse.Namespace) -> int:
     _check_sources(config, args.file)
     print(f"{args.file}: fine; node {config.node}, {len(config.streams)} stream(s), broker {config.mqtt.address}")
     return 0
+
+
+def print_json(document: object) -> None:
+    """On standard output, indented."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+
+
+def _asyncapi() -> object:
+    from holdover.apps.asyncapi import asyncapi
+
+    return asyncapi()

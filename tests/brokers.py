@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -117,6 +117,43 @@ def publisher(ledger: Path, broker: Broker, total: int, version: str = "5") -> "
     args = [here, str(ledger), str(broker.port), str(total), version]
     with ledger.with_suffix(".log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-c", PUBLISHER, *args], stderr=log)
+
+
+class Heard(NamedTuple):
+    """A message as anybody gets it."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    properties: Any
+
+
+class Listener:
+    """A client that keeps all that comes on a topic, with MQTT 5."""
+
+    def __init__(self, broker: Broker, topic: str = "#") -> None:
+        from paho.mqtt.client import Client, MQTTv5
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.heard: list[Heard] = []
+        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+        self._client.on_message = lambda _c, _d, m: self.heard.append(
+            Heard(m.topic, bytes(m.payload), m.retain, m.properties)
+        )
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+
+    def on(self, end: str) -> list[Heard]:
+        """What came on topics that end so."""
+        return [heard for heard in list(self.heard) if heard.topic.endswith(end)]
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
 
 
 class Subscriber:
