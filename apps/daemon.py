@@ -201,6 +201,8 @@ class Daemon:
         try:
             config = read_config(self._path)
             limits = {stream.id: config.limits_of(stream) for stream in config.streams}
+            for post in self._posts:
+                post.check_limits(limits.get(post.id))
         except ConfigError as error:
             log.error("the limits stay as they were: %s", error)
             return

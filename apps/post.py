@@ -266,6 +266,11 @@ class Post:
             self._told_at = now
             log.error("%s; %d alert(s) of %s wait in memory", error, len(self._unsaved), self.id)
 
+    def check_limits(self, limits: Limits | None) -> None:
+        """Raise `ConfigError` where these cannot be set; None is fine."""
+        if limits is not None and self._watch is not None:
+            self._watch.check_limits(limits)
+
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from now on."""
         self._limits = limits

@@ -2,9 +2,10 @@
 
 A sample is unusable when it is missing (a hole on the clock, or NaN), saturated, part of a line that has been flat for
 `flat_s`, taken with an electrode off, or follows windows in which there is no ECG (`quality_measures`). Up to
-`bridge_s` of them are bridged by a straight line; more end the model's memory, and detection is held back until the
-signal has been back for the model's settle time. That span, from the first unusable sample to the return of detection,
-is one technical alarm. A signal that is only in doubt is announced, and detection goes on.
+`bridge_s` of them are bridged by a straight line, unless there are as many in every other such time; more end the
+model's memory, and detection is held back until the signal has been back for the model's settle time. That span, from
+the first unusable sample to the return of detection, is one technical alarm. A signal that is only in doubt is
+announced, and detection goes on.
 """
 
 from collections.abc import Iterator
@@ -18,21 +19,23 @@ from holdover.runtime.alert import EndReason, Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.limits import Limits, SignalLimits
-from holdover.runtime.quality_judge import (
-    FLAT,
-    MIN_RATE_HZ,
-    WINDOW_REASONS,
-    Doubts,
-    Judge,
-    technical,
-)  # fmt: skip
-from holdover.runtime.quality_measures import FlatLine
+from holdover.runtime.quality_episodes import DOUBTS, Doubts, Outage, technical
+from holdover.runtime.quality_judge import AGAIN, FLAT, MIN_RATE_HZ, WINDOW_REASONS, WITHIN, Judge
+from holdover.runtime.quality_measures import WINDOW_S, FlatLine
 from holdover.runtime.snapshot import Memory
 
 REASONS = {1: "signal_missing", 2: "signal_saturated", FLAT: "signal_flat", 4: "lead_off"} | WINDOW_REASONS
 """Label of the alarm by the reason that made the hole too long to bridge."""
 
 DEFAULT_SIGNAL = SignalLimits()
+
+NO_EXCUSE = ("signal_flat", "mains_only", "electrode_pop")
+"""What a heart that has stopped looks like, on a quiet input or under mains."""
+
+COST = 2
+SPARE_S = 0.3
+"""An unusable sample costs two that can be used: where more than a third of the signal is unusable, a debt grows. The
+signal is lost when it is that of two bridges and a little (ours), and back when it is paid off."""
 
 FAULT_HOLD_S = 10.0
 """Time stamps that repeat or go back are one episode until they have been in order for this long."""
@@ -69,20 +72,27 @@ class Quality:
         Source samples for which detection is held back after the signal has come back.
     signal
         What is told from an ECG in mV; None for other signals.
+
+    Raises
+    ------
+    ConfigError
+        If a dead ECG would be an asystole by the limits.
     """
 
     def __init__(
         self, rate_hz: float, limits: Limits, settle: int, signal: SignalLimits | None = DEFAULT_SIGNAL
     ) -> None:
+        if signal:
+            limits.check_ecg()
         self.limits = limits
         self.rate_hz = rate_hz
-        self.settle = settle
         self.signal = signal
         self.next: int | None = None
         self._last: NDArray[np.float32] | None = None
         self._hole = 0
         self._state: Literal["waiting", "running", "lost"] = "waiting"
-        self._open: tuple[str, int, int | None, bool] | None = None
+        self._debt = 0
+        self._outage = Outage(rate_hz, settle)
         self._stamps: tuple[int, int, int] | None = None
         self._named: tuple[str, int] | None = None
         self._judge = Judge(rate_hz) if rate_hz >= MIN_RATE_HZ else None
@@ -101,6 +111,10 @@ class Quality:
         """Equal samples in a row that make a flat line; 0 for never, as where `flat_s` is less than two samples."""
         n = round(self.limits.flat_s * self.rate_hz)
         return n if n > 1 else 0
+
+    @property
+    def _most_debt(self) -> int:
+        return COST * self.bridge + max(round(SPARE_S * self.rate_hz), 1)
 
     @property
     def running(self) -> bool:
@@ -153,16 +167,21 @@ class Quality:
             return codes, {}
         held = (codes == 0) | (codes == FLAT)
         x = chunk.x if held.all() else np.where(held[:, np.newaxis], chunk.x, np.float32(np.nan))
-        verdicts = self._judge.push(chunk.at, x, self.signal, self.limits.flat_s)
+        verdicts = self._judge.push(chunk.at, x, self.signal, self.limits)
         ends = np.clip(verdicts.ends - chunk.at, 0, len(chunk))
         reasons = np.concatenate([[self._reason], verdicts.reasons]).astype(np.int8)
         self._reason = int(reasons[-1])
+        on = np.zeros(len(chunk), np.bool_) if chunk.lead_off is None else ~chunk.lead_off
         if reasons.any():
-            codes = np.where(codes, codes, np.repeat(reasons, np.diff(ends, prepend=0, append=len(chunk))))
-        matter = np.logical_or.reduce(verdicts.doubts, axis=1)
+            judged = np.repeat(reasons, np.diff(ends, prepend=0, append=len(chunk)))
+            judged[on & (judged == FLAT)] = 0
+            codes = np.where(codes, codes, judged)
+        doubts = verdicts.doubts
+        doubts[:, DOUBTS.index("signal_quiet")] &= np.concatenate([[False], on])[ends]
+        matter = np.logical_or.reduce(doubts, axis=1)
         matter[1:] |= matter[:-1]
-        matter[:1] |= bool(self._doubts)
-        return codes, dict(zip(verdicts.ends[matter].tolist(), verdicts.doubts[matter], strict=True))
+        matter[:1] |= bool(self._doubts) or self._doubts.hidden
+        return codes, dict(zip(verdicts.ends[matter].tolist(), doubts[matter], strict=True))
 
     def _codes(self, chunk: Chunk) -> NDArray[np.int8]:
         """Why each sample is unusable, (samples,); 0 where it is usable."""
@@ -170,7 +189,8 @@ class Quality:
         codes = np.zeros(len(x), np.int8)
         if not len(x):
             return codes
-        codes[self._flat_line.push(x, self.flat)] = FLAT
+        again, within = (0, 0) if self.signal is None else (self._samples(AGAIN), self._samples(WITHIN))
+        codes[self._flat_line.push(x, self.flat, again, within)] = FLAT
         if self.limits.rail:
             codes[(np.abs(x) >= self.limits.rail).any(axis=1)] = 2
         codes[~np.isfinite(x).all(axis=1)] = 1
@@ -178,15 +198,23 @@ class Quality:
             codes[chunk.lead_off] = 4
         return codes
 
+    def _samples(self, windows: int) -> int:
+        return round(windows * WINDOW_S * self.rate_hz)
+
     def _usable(self, x: NDArray[np.float32]) -> Iterator[Piece]:
         assert self.next is not None
+        x = x[self._paid(len(x)) :]
+        if not len(x):
+            return
         at = self.next
         if self._state == "running" and self._hole and self._last is not None:
             at -= self._hole
             yield Annotation(at, '"', aux=f"bridged {self._hole}")
             x = np.concatenate([_line(self._last, x[0], self._hole), x])
         if self._state == "lost":
-            yield from self._back(at)
+            yield from self._due()
+            yield Annotation(at, "~", subtype=0)
+            yield from self._outage.returned(at)
         elif self._marked != bool(self._doubts):
             yield Annotation(self.next, "~", subtype=int(not self._marked))
         self._marked = bool(self._doubts)
@@ -195,49 +223,48 @@ class Quality:
         self.next = at + len(x)
         yield Usable(Chunk(at, x))
 
+    def _paid(self, n: int) -> int:
+        """Pay debt with usable samples; return how many of them are spent on it, the signal having been lost by it."""
+        assert self.next is not None
+        if self._state != "lost":
+            self._debt = max(self._debt + COST * self._hole - n, 0)
+            return 0
+        spent = min(n, self._debt)
+        self._debt -= spent
+        self.next += spent
+        self._hole = 0
+        return spent
+
     def _unusable(self, n: int, reason: int) -> Iterator[Piece]:
         assert self.next is not None
         onset = self.next - self._hole
         self._hole += n
         self.next += n
-        if self._state == "lost" or self._hole <= self.bridge:
+        if self._state == "lost":
+            self._debt = min(self._debt + COST * n, self._most_debt) if self._debt else 0
             return
-        yield from self._due(onset + self.bridge)
-        if self._state == "running":
-            yield from self._doubts.end(onset + self.bridge, "superseded")
-            yield Lost(onset, onset + self.bridge)
-            yield Annotation(onset, "~", subtype=-1, aux=REASONS[reason])
-        self._state = "lost"
-        if self._open:
-            label, began, _, told = self._open
-            self._open = (label, began, None, told)
+        most = max(min(self.bridge, (self._most_debt - self._debt) // COST), 0)
+        if self._hole <= most:
             return
-        self._open = (REASONS[reason], onset, None, False)
-        evidence = {"bridge_s": self.limits.bridge_s, "detection": "suspended"}
-        yield technical(REASONS[reason], "start", onset, onset + self.bridge, priority="medium", evidence=evidence)
+        self._debt = self._most_debt if most < self.bridge else 0
+        yield from self._lose(onset, onset + most, REASONS[reason])
 
-    def _back(self, at: int) -> Iterator[Piece]:
-        yield from self._due()
-        yield Annotation(at, "~", subtype=0)
-        if self._open is None:
-            return
-        label, onset, _, told = self._open
-        self._open = (label, onset, at, True)
-        if told:
-            return
-        held = round(self.settle / self.rate_hz, 3)
-        evidence = {"signal_back_sample": at, "detection": "held back", "settle_s": held}
-        yield technical(label, "update", onset, at, evidence=evidence)
+    def _lose(self, onset: int, known: int, label: str) -> Iterator[Piece]:
+        """The signal is lost from `onset` on, or has not come yet."""
+        yield from self._due(known)
+        if self._state == "running":
+            yield from self._doubts.end(known, "superseded")
+            yield Lost(onset, known)
+        yield Annotation(max(onset, 1), "~", subtype=-1, aux=label)  # WFDB keeps no mark of quality at sample 0
+        self._state = "lost"
+        more = {"asystole": "cannot be excluded"} if label in NO_EXCUSE else {}
+        yield from self._outage.lost(label, onset, known, bridge_s=self.limits.bridge_s, **more)
 
     def _due(self, until: int | None = None) -> Iterator[Piece]:
         """What time alone makes true: detection returns, time stamps have long been in order."""
         assert self.next is not None
         now = self.next if until is None else until
-        if self._open and self._open[2] is not None and now >= (at := self._open[2] + self.settle):
-            label, onset, end, _ = self._open
-            self._open = None
-            evidence = {"detection": "resumed"}
-            yield technical(label, "end", onset, at, end=end, end_reason="recovered", evidence=evidence)
+        yield from self._outage.due(now)
         hold = round(FAULT_HOLD_S * self.rate_hz)
         if self._stamps and now >= self._stamps[1] + hold:
             yield self._in_order(self._stamps[1] + hold, "recovered")
@@ -246,7 +273,7 @@ class Quality:
         """What is doubtful from here on; while detection is held back there is nothing to doubt."""
         assert self.next is not None
         yield from self._due()
-        yield from self._doubts.update(doubts, self.next, self.running and self._open is None)
+        yield from self._doubts.update(doubts, self.next, self.running and not self._outage)
 
     def _fault(self, fault: str) -> Iterator[Piece]:
         assert self.next is not None
@@ -281,10 +308,7 @@ class Quality:
         if self.next is None:
             return
         yield from self._due()
-        if self._open:
-            label, onset, *_ = self._open
-            self._open = None
-            yield technical(label, "end", onset, self.next, end=self.next, end_reason="input_ended")
+        yield from self._outage.finish(self.next)
         yield from self._doubts.end(self.next, "input_ended")
         if self._stamps:
             yield self._in_order(self.next, "input_ended")
@@ -302,12 +326,14 @@ class Quality:
         for key, part in self._parts().items():
             part.restore(memory[key])
 
-    def _parts(self) -> dict[str, Doubts | FlatLine | Judge]:
-        parts: dict[str, Doubts | FlatLine | Judge] = {"doubts": self._doubts, "flat_line": self._flat_line}
+    def _parts(self) -> dict[str, Outage | Doubts | FlatLine | Judge]:
+        parts: dict[str, Outage | Doubts | FlatLine | Judge] = {
+            "outage": self._outage, "doubts": self._doubts, "flat_line": self._flat_line,
+        }  # fmt: skip
         return parts | ({"judge": self._judge} if self._judge else {})
 
 
-_CARRIED = ("next", "_last", "_hole", "_state", "_open", "_stamps", "_named", "_reason", "_marked")
+_CARRIED = ("next", "_last", "_hole", "_debt", "_state", "_stamps", "_named", "_reason", "_marked")
 
 
 def _after(chunk: Chunk, at: int) -> Chunk:

@@ -5,16 +5,24 @@ clock, so the verdict does not depend on how samples arrive; it holds from the w
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.runtime.alert import EndReason, Phase, PhaseName, Priority
-from holdover.runtime.detect.limits import SignalLimits
-from holdover.runtime.quality_measures import WINDOW_S, Array, Measures, Windows, mains_basis, measure, runs
+from holdover.runtime.detect.limits import Limits, SignalLimits
+from holdover.runtime.quality_episodes import DOUBTS
+from holdover.runtime.quality_measures import (
+    NEVER,
+    WINDOW_S,
+    Array,
+    Measures,
+    Windows,
+    mains_basis,
+    measure,
+    revived,
+    runs,
+)  # fmt: skip
 from holdover.runtime.snapshot import Memory
 
 MIN_RATE_HZ = 64.0
@@ -27,16 +35,22 @@ SPAN = 6
 """Windows in a row, 1.5 s, that a dead or noisy signal is seen in; with those that one may begin in, 1.75 s."""
 AFTER_JUMP = 4
 """Quiet windows in a row after a jump that tell a lost electrode from one that was knocked."""
-NEVER = 1 << 40
+POP_MOST = 44
+"""So many quiet windows after a jump, 11 s, are no longer laid to it: the heart may have stopped."""
+AGAIN, WITHIN = 13, 40
+"""A line that beats have just kept from being flat is so only after 3.25 s, for 10 s: the heart may be slow."""
+AFTER_T_S, AFTER_BEAT_S = 0.75, 1.5
+"""So much sooner than an asystole both are found: a flat line begins after a T wave, an electrode is lost at any time
+between two beats, and windows begin where the clock says."""
+DRIFT = 10
+"""Windows, 2.5 s, for which a dead line that drifts must drift one way; with 14 breaths a minute it turns sooner."""
 
 FLAT, MAINS, POP, NOISE = 3, 5, 6, 7
 WINDOW_REASONS = {MAINS: "mains_only", POP: "electrode_pop", NOISE: "noise_only"}
 """Why a signal is unusable, beside a flat line; continued in `holdover.runtime.quality.REASONS`."""
 
-DOUBTS = ("noise", "baseline_jump")
-"""What is announced while detection goes on."""
-NOISE_HOLD, JUMP_HOLD = 20, 8
-"""Windows, 5 s and 2 s, for which a doubt is kept up after what raised it."""
+NOISE_HOLD, JUMP_HOLD, QUIET_HOLD = 20, 20, 40
+"""Windows, 5 s and 10 s, for which a doubt is kept up after what raised it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,49 +88,59 @@ class Judge:
         self._recent: Array | None = None
         self._runs: NDArray[np.int64] | None = None
 
-    def push(self, at: int, x: NDArray[np.float32], limits: SignalLimits, flat_s: float) -> Verdicts:
-        """Take samples (samples, channels), mV, NaN where missing; say what the windows that they end come to.
-
-        A flat line is one of `flat_s`; 0 for never.
-        """
+    def push(self, at: int, x: NDArray[np.float32], signal: SignalLimits, limits: Limits) -> Verdicts:
+        """Take samples (samples, channels), mV, NaN where missing; say what the windows that they end come to."""
         ends, windows = self.windows.push(at, x)
         if not len(ends):
             return Verdicts(ends, np.zeros(0, np.int8), np.zeros((0, len(DOUBTS)), bool))
         measures = measure(windows, self._basis, self._lag)
         if self._recent is None or self._runs is None:
-            self._recent = np.full((3, SPAN - 1, x.shape[1]), np.nan)
+            self._recent = np.full((4, SPAN - 1, x.shape[1]), np.nan)
             self._runs = np.zeros((len(_RUNS), x.shape[1]), np.int64)
             self._runs[_RUNS.index("still") :] = NEVER
-        return Verdicts(ends, *self._judge(measures, limits, math.ceil(flat_s / WINDOW_S)))
+        return Verdicts(ends, *self._judge(measures, signal, limits))
 
-    def _judge(self, m: Measures, limits: SignalLimits, flat: int) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    def _judge(self, m: Measures, signal: SignalLimits, limits: Limits) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         assert self._recent is not None
         n = len(m.level)
-        low, high, level = recent = np.concatenate([self._recent, [m.low, m.high, m.level]], axis=1)
+        low, high, left, level = recent = np.concatenate([self._recent, [m.low, m.high, m.left, m.level]], axis=1)
         self._recent = recent[:, n:].copy()
         last = np.arange(n)[:, np.newaxis] + np.arange(SPAN)
-        span = min(flat, SPAN) or SPAN
-        width = high[last[:, -span:]].max(axis=1) - low[last[:, -span:]].min(axis=1)
-        mains = (m.mains >= limits.mains_uv) & (m.left <= limits.flat_uv + MAINS_LEFT * m.mains)
-        flat_run, mains_run, quiet_run, loud_run, noise_run, still = self._run(
-            0, width <= limits.flat_uv, mains, m.left < limits.quiet_uv, ~mains & (m.noise >= limits.noise_only_uv),
-            ~mains & (m.noise >= limits.noise_uv), ~_jumped(m, level[last[:, :4]], 1e3 * limits.jump_mv),
+        times = _Times.of(limits)
+        part = last[:, -times.span :]
+        within = high[part].max(axis=1) - low[part].min(axis=1) <= signal.flat_uv
+        straight = _width(level[last], left[last]) <= signal.flat_uv
+        step = m.level - level[last[:, -2]]
+        mains = (m.mains >= signal.mains_uv) & (m.left <= signal.flat_uv + MAINS_LEFT * m.mains)
+        mains_run, quiet_run, loud_run, noise_run, straight_run, up, down, still = self._run(
+            "mains", mains, m.left < signal.quiet_uv, ~mains & (m.noise >= signal.noise_only_uv),
+            ~mains & (m.noise >= signal.noise_uv), straight, step > 0, step < 0,
+            ~_jumped(m, level[last[:, :4]], 1e3 * signal.jump_mv),
         )  # fmt: skip
-        (calm,) = self._run(len(_RUNS) - 1, noise_run < SPAN)
+        drifts = (straight_run > times.drift - SPAN) & (np.maximum(up, down) >= times.drift - 1)
+        flat, late = self._flat(within, times)
+        flat, late = (flat | drifts) & (m.most > m.least), (late | drifts) & (m.most > m.least)
+        calm, lively = self._run("calm", noise_run < SPAN, ~flat)
+        popped = (quiet_run >= AFTER_JUMP) & (quiet_run < POP_MOST) & (still <= quiet_run + AFTER_JUMP)
         reasons = np.zeros(n, np.int8)
-        for reason, dead in (
-            (NOISE, loud_run >= SPAN),
-            (POP, (quiet_run >= AFTER_JUMP) & (still <= quiet_run + AFTER_JUMP)),
-            (MAINS, mains_run >= SPAN),
-            (FLAT, (flat_run > flat - span) & (flat > 0) & (m.most > m.least)),
-        ):
+        for reason, dead in ((NOISE, loud_run >= SPAN), (POP, popped), (MAINS, mains_run >= SPAN), (FLAT, late)):
             reasons[dead.any(axis=1)] = reason
-        return reasons, np.stack([(calm < NOISE_HOLD).any(axis=1), (still < JUMP_HOLD).any(axis=1)], axis=1)
+        doubts = (calm < NOISE_HOLD, still < JUMP_HOLD, lively < QUIET_HOLD)
+        return reasons, np.stack([doubt.any(axis=1) for doubt in doubts], axis=1)
 
-    def _run(self, first: int, *holds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _flat(self, within: NDArray[np.bool_], times: "_Times") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether each window ends a flat line, and one that is long enough where beats have just broken one."""
+        assert self._runs is not None
+        before, alive = self._runs[0].copy(), self._runs[-1]
+        (run,) = self._run("flat", within)
+        late, since = revived(run, before, times.flat - times.span + 1, times.again - times.span + 1, WITHIN, alive)
+        self._runs[-1] = since[-1]
+        return run > times.flat - times.span, late
+
+    def _run(self, first: str, *holds: NDArray[np.bool_]) -> NDArray[np.int64]:
         """For how many windows in a row each has held, (len(holds), windows, channels); carried from `first` on."""
         assert self._runs is not None
-        part = slice(first, first + len(holds))
+        part = slice(_RUNS.index(first), _RUNS.index(first) + len(holds))
         run = runs(np.stack(holds, axis=1), self._runs[part])
         self._runs[part] = run[-1]
         return run.swapaxes(0, 1)
@@ -133,45 +157,38 @@ class Judge:
         self._recent, self._runs = memory["recent"], None if runs is None else runs.copy()
 
 
-_RUNS = ("flat", "mains", "quiet", "loud", "noise", "still", "calm")
+_RUNS = ("flat", "mains", "quiet", "loud", "noise", "straight", "up", "down", "still", "calm", "lively", "alive")
 
 
-class Doubts:
-    """Episodes of what is doubtful while detection goes on."""
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """How many windows a flat line takes, those that are looked at together, and those of a line that is not as clear.
 
-    def __init__(self) -> None:
-        self._open: dict[str, int] = {}
+    Attributes
+    ----------
+    flat, span
+        A flat line; `NEVER` for none.
+    again
+        One that beats have just broken.
+    drift
+        A line that drifts.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    flat: int
+    span: int
+    again: int
+    drift: int
 
-    def update(self, doubts: NDArray[np.bool_], at: int, may_start: bool) -> Iterator[Phase]:
-        """What is doubtful from a place on, in the order of `DOUBTS`."""
-        for label, doubted in zip(DOUBTS, doubts.tolist(), strict=True):
-            if label in self._open and not doubted:
-                yield technical(label, "end", self._open.pop(label), at, end=at, end_reason="recovered")
-            elif doubted and may_start and label not in self._open:
-                self._open[label] = at
-                yield technical(label, "start", at, at, evidence={"detection": "goes on, beats may be wrong"})
-
-    def end(self, at: int, reason: EndReason) -> Iterator[Phase]:
-        """No more can be said, or something graver is."""
-        opened, self._open = self._open, {}
-        for label, onset in opened.items():
-            yield technical(label, "end", onset, at, end=at, end_reason=reason)
-
-    def snapshot(self) -> Memory:
-        """What is carried."""
-        return dict(self._open)
-
-    def restore(self, memory: Memory) -> None:
-        """Take up what `snapshot` gave."""
-        self._open = dict(memory)
-
-
-def technical(label: str, phase: PhaseName, onset: int, at: int, priority: Priority = "low", **more: Any) -> Phase:
-    """A phase of a technical alarm."""
-    return Phase(label=label, phase=phase, onset=onset, at=at, kind="technical", priority=priority, **more)
+    @classmethod
+    def of(cls, limits: Limits) -> "_Times":
+        flat = math.ceil(limits.flat_s / WINDOW_S)
+        if not flat:
+            return cls(NEVER, SPAN, NEVER, NEVER)
+        most = {
+            name: max(min(windows, math.floor((limits.asystole_s - since_beat) / WINDOW_S)), flat, SPAN)
+            for name, windows, since_beat in (("again", AGAIN, AFTER_T_S), ("drift", DRIFT, AFTER_BEAT_S))
+        }
+        return cls(flat, min(flat, SPAN), **most)
 
 
 def _jumped(m: Measures, before: Array, jump: float) -> NDArray[np.bool_]:
@@ -179,3 +196,11 @@ def _jumped(m: Measures, before: Array, jump: float) -> NDArray[np.bool_]:
     before = np.sort(before, axis=1)
     baseline = (before[:, 1] + before[:, 2]) / 2
     return (m.least - baseline >= jump) | (baseline - m.most >= jump)
+
+
+def _width(level: Array, left: Array) -> Array:
+    """Peak to peak of what no straight line over windows explains, of (windows, span, channels) (windows, channels)."""
+    t = np.arange(level.shape[1])[:, np.newaxis] - (level.shape[1] - 1) / 2
+    slope = (level * t).sum(axis=1, keepdims=True) / max(float(np.square(t).sum()), 1.0)
+    rest = level - level.mean(axis=1, keepdims=True) - slope * t
+    return np.asarray((rest + left / 2).max(axis=1) - (rest - left / 2).min(axis=1))

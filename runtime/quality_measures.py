@@ -9,6 +9,8 @@ from holdover.runtime.snapshot import Memory
 
 WINDOW_S = 0.25
 MAINS_HZ = (50.0, 60.0)
+NEVER = 1 << 40
+"""Rows since what has not been yet."""
 
 Array = NDArray[np.float64]
 
@@ -72,27 +74,34 @@ class FlatLine:
     def __init__(self) -> None:
         self._value: NDArray[np.float32] | None = None
         self._run: NDArray[np.int64] | None = None
+        self._alive: NDArray[np.int64] | None = None
 
-    def push(self, x: NDArray[np.float32], flat: int) -> NDArray[np.bool_]:
-        """Whether each of (samples, channels) ends a run of at least `flat`, (samples,); 0 for never."""
+    def push(self, x: NDArray[np.float32], flat: int, again: int = 0, within: int = 0) -> NDArray[np.bool_]:
+        """Whether each of (samples, channels) ends a run of at least `flat`, (samples,); 0 for never.
+
+        A run that begins less than `within` samples after the end of such a one must be `again` long.
+        """
         line = np.zeros(len(x), np.bool_)
         there = np.isfinite(x).all(axis=1)
         x = x[there]
         if not len(x):
             return line
-        before = np.full_like(x[:1], np.nan) if self._value is None else self._value
-        same = runs(x == np.concatenate([before, x[:-1]]), 0 if self._run is None else self._run)
-        self._value, self._run = x[-1:].copy(), same[-1]
-        line[there] = bool(flat) & (same + 1 >= flat).any(axis=1)
+        if self._value is None or self._run is None or self._alive is None:
+            self._value = np.full_like(x[:1], np.nan)
+            self._run, self._alive = np.zeros(x.shape[1], np.int64), np.full(x.shape[1], NEVER)
+        same = runs(x == np.concatenate([self._value, x[:-1]]), self._run)
+        late, alive = revived(same + 1, self._run + 1, flat or NEVER, again, within, self._alive)
+        self._value, self._run, self._alive = x[-1:].copy(), same[-1], alive[-1]
+        line[there] = late.any(axis=1)
         return line
 
     def snapshot(self) -> Memory:
         """What is carried."""
-        return {"value": self._value, "run": self._run}
+        return {"value": self._value, "run": self._run, "alive": self._alive}
 
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""
-        self._value, self._run = memory["value"], memory["run"]
+        self._value, self._run, self._alive = memory["value"], memory["run"], memory["alive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,30 @@ def runs(holds: NDArray[np.bool_], carried: NDArray[np.int64] | int) -> NDArray[
     i = np.arange(len(holds)).reshape(-1, *(1,) * (holds.ndim - 1))
     run: NDArray[np.int64] = i - np.maximum.accumulate(np.where(holds, -1 - np.asarray(carried), i), axis=0)
     return run
+
+
+def revived(
+    run: NDArray[np.int64], before: NDArray[np.int64], dead: int, again: int, within: int, alive: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each of (rows, channels) of a run is dead, where one that came back to life just before must be longer.
+
+    Parameters
+    ----------
+    run, before
+        For how many rows something has held, and for how many it had before the first of them.
+    dead, again
+        How many make it dead, and how many do where less than `within` rows lie between one that did and this one.
+    alive
+        Rows since the last one that did, before the first.
+
+    Returns
+    -------
+    tuple
+        Whether it is dead, and the rows since the last time that it was no longer, each (rows, channels).
+    """
+    was = np.concatenate([before[np.newaxis], run[:-1]])
+    since = runs(~((was >= dead) & (run < was)), alive)
+    return run >= np.where(since - run < within, max(again, dead), dead), since
 
 
 def mains_basis(length: int, rate_hz: float) -> Array:

@@ -83,8 +83,14 @@ class Watch:
         """The heart rate now, None where no rule computes it or too few beats were seen."""
         return next((r.bpm for r in self._rules.values() if hasattr(r, "bpm")), None)
 
+    def check_limits(self, limits: Limits) -> None:
+        """Raise `ConfigError` where limits contradict one another for this signal."""
+        if self._millivolts:
+            limits.check_ecg()
+
     def set_limits(self, limits: Limits) -> None:
-        """Judge by other limits from here on; what is open stays open."""
+        """Judge by other limits from here on; what is open stays open. Call `check_limits` before."""
+        self.check_limits(limits)
         self.quality.limits = self._chain.limits = limits
         self.quality.signal = limits.signal if self._millivolts else None
         for rule in self._judges:
@@ -122,6 +128,8 @@ class Watch:
         if self._beats is None:
             self._known = frames.until
             return
+        for on_beats in self._rules.values():
+            on_beats.listen(self._beats.listens(frames))
         beats, self._known = self._beats.update(frames)
         self._judge(beats)
 

@@ -28,8 +28,9 @@ MODEL = Path(__file__).parent.parent / "models" / "ecg_beats" / "model.onnx"
 RATE_HZ = 360.0
 ALL_RULES = ({"kind": "beats"}, {"kind": "ventricular"}, {"kind": "frequent"}, {"kind": "rate"}, {"kind": "asystole"})
 TIGHT = Limits(
-    tachycardia_bpm=105, bradycardia_bpm=85, rate_hysteresis_bpm=2, asystole_s=2, vt_beats=3, vt_bpm=60, pvc_per_min=3
-)
+    tachycardia_bpm=105, bradycardia_bpm=85, rate_hysteresis_bpm=2, asystole_s=2, vt_beats=3, vt_bpm=60, pvc_per_min=3,
+    flat_s=0.5,
+)  # fmt: skip
 """Limits at which every rule has something to say of the recording."""
 
 Samples = NDArray[np.float32]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from holdover.runtime.alert import Phase
 from holdover.runtime.chunk import Chunk
-from holdover.runtime.quality_judge import DOUBTS
+from holdover.runtime.quality_episodes import DOUBTS
 from holdover.runtime.snapshot import pack, unpack
 from tests.signals import RATE_HZ, Said, Samples, a_watch, calm, hear, recording
 
@@ -45,7 +46,7 @@ def put(dead: Samples | float) -> list[Chunk]:
 
 
 def mains(hz: float, mv: float = 0.5) -> Samples:
-    return a_line() + np.float32(mv) * np.sin(2 * np.pi * hz * seconds()).astype(np.float32)
+    return np.asarray(a_line() + mv * np.sin(2 * np.pi * hz * seconds()), np.float32)
 
 
 def gap() -> list[Chunk]:
@@ -115,6 +116,91 @@ def test_a_signal_that_fades_away_is_said_within_two_seconds_of_its_end(tau_s: f
     assert not said.phases("asystole")
     (start, *_) = [p for p in technical(said) if p.label == "signal_flat"]
     assert start.at <= there + 2 * S
+
+
+def drift(f: Callable[[Samples], NDArray[np.floating]]) -> list[Chunk]:
+    """The recording with a quiet line in the place of 12 s of it, which drifts by f(seconds) mV."""
+    return put(np.asarray(a_line(noise=0.003) + f(seconds()), np.float32))
+
+
+DRIFTS: dict[str, Callable[[Samples], NDArray[np.floating]]] = {
+    "30 uV/s": lambda t: 0.03 * t,
+    "-50 uV/s": lambda t: -0.05 * t,
+    "0.5 mV/s": lambda t: 0.5 * t,
+    "0.5 mV, tau 10 s": lambda t: 0.5 * np.exp(-t / 10),
+    "0.8 mV, tau 5 s": lambda t: 0.8 * np.exp(-t / 5),
+    "-0.9 mV, tau 3 s": lambda t: -0.9 * np.exp(-t / 3),
+}
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_a_dead_line_that_drifts_is_flat_before_it_is_an_asystole(name: str) -> None:
+    said = hear(a_watch(), drift(DRIFTS[name]))
+    assert not said.phases("asystole")
+    start = next(p for p in technical(said) if p.label == "signal_flat")
+    assert BEGIN < start.at <= BEGIN + 3 * S
+    assert start.evidence["asystole"] == "cannot be excluded"
+
+
+@pytest.mark.parametrize("hz", [0.25, 0.3, 0.4])
+def test_breathing_shows_that_the_electrodes_are_on_and_the_heart_stands_still(hz: float) -> None:
+    said = hear(a_watch(), drift(lambda t: 0.1 * np.sin(2 * np.pi * hz * t)))
+    assert [phase for phase, *_ in said.phases("asystole")] == ["start", "end"]
+    assert not [p for p in technical(said) if p.label == "signal_flat" and p.at < BACK]
+
+
+def beats(rr_s: Sequence[float], noise: float, tail_s: float = 0.0) -> Samples:
+    """A beat of the recording at these intervals, without anything between them but noise, (samples, 1)."""
+    at = next(b.at for b in hear(a_watch(), [Chunk(0, calm()[: 30 * S])]).beats if b.symbol == "N" and b.at > 10 * S)
+    beat = calm()[at - S // 4 : at + S // 2, 0]
+    level = np.asarray((beat - np.linspace(beat[0], beat[-1], len(beat))) * np.hanning(len(beat)) ** 0.25, np.float32)
+    places = np.cumsum(np.round(np.asarray(rr_s) * S).astype(int))
+    x = (noise * np.random.default_rng(3).standard_normal(places[-1] + round((1 + tail_s) * S))).astype(np.float32)
+    for place in places:
+        x[place - S // 4 : place - S // 4 + len(beat)] += level
+    return np.asarray(x[:, np.newaxis], np.float32)
+
+
+@pytest.mark.parametrize("rr_s", [2.2, 2.5, 3.0])
+def test_a_slow_heart_on_a_quiet_input_is_an_extreme_bradycardia(rr_s: float) -> None:
+    slow = hear(a_watch(), [Chunk(0, beats([0.8] * 20 + [rr_s] * 12 + [0.8] * 10, 0.004))])
+    begin = 16 * S
+    (start, *_) = slow.phases("extreme_bradycardia")
+    assert start[2] <= begin + 16 * S
+    assert sum(p.phase == "start" for p in technical(slow)) <= 1
+
+
+def test_where_the_device_says_that_the_electrode_is_on_a_quiet_asystole_is_one() -> None:
+    x = beats([0.8] * 25, 0.004, tail_s=20)
+    said = hear(a_watch(), [Chunk(0, x, np.zeros(len(x), np.bool_))])
+    (start, end) = said.phases("asystole")
+    assert start[2] <= 24.2 * S
+    assert end[3] == len(x)
+    assert {p.label for p in technical(said)} == {"signal_quiet"}
+    silent = hear(a_watch(), [Chunk(0, x)])
+    assert not silent.phases("asystole")
+    (flat, *_) = technical(silent)
+    assert (flat.label, flat.evidence["asystole"]) == ("signal_flat", "cannot be excluded")
+
+
+def test_a_knock_in_an_asystole_hides_it_for_some_seconds_only() -> None:
+    x = beats([0.8] * 25, 0.012, tail_s=60)
+    since = np.arange(len(x) - 21 * S)[:, np.newaxis] / S
+    x[21 * S :] += (2 * np.exp(-since / 2)).astype(np.float32)
+    said = hear(a_watch(), [Chunk(0, x)])
+    (end,) = [p for p in technical(said) if p.label == "electrode_pop" and p.phase == "end"]
+    assert end.at <= 38 * S
+    (start, *_) = said.phases("asystole")
+    assert start[2] <= 44 * S
+
+
+def test_loss_in_moments_is_said_and_is_no_asystole() -> None:
+    x, off = calm()[:END].copy(), np.zeros(END, np.bool_)
+    x[BEGIN:BACK] = a_line(0.3)
+    off[BEGIN:BACK] = np.arange(BACK - BEGIN) % 72 < 68
+    said = hear(a_watch(), [Chunk(0, x, off)])
+    assert not said.phases("asystole")
+    assert (technical(said)[0].label, technical(said)[0].at <= BEGIN + 2 * S) == ("lead_off", True)
 
 
 def test_a_dead_signal_that_never_returns_stays_said() -> None:

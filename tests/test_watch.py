@@ -22,6 +22,7 @@ from tests.signals import (
     RATE_HZ,
     TIGHT,
     Said,
+    Samples,
     Trouble,
     a_watch,
     calm,
@@ -66,7 +67,8 @@ def test_one_sample_at_a_time_says_the_same_as_all_at_once() -> None:
     troubles = [Trouble(kind, (3 + 6 * i) * S, (i + 1) * 40) for i, kind in enumerate(KINDS)]
     chunks = disturb(recording()[: 60 * S], troubles)
     whole = hear(a_watch(TIGHT), chunks)
-    assert {label for label, _ in whole.technical} >= {"signal_missing", "signal_saturated", "clock_jump"}
+    causes = {a.phase.evidence.get("cause") for a in whole.alerts}
+    assert {label for label, _ in whole.technical} | causes >= {"signal_missing", "signal_saturated", "clock_jump"}
     the_same(hear(a_watch(TIGHT), cut(chunks, [1], [False, True])), whole)
 
 
@@ -283,11 +285,21 @@ def test_a_fault_named_twice_at_one_sample_is_said_once() -> None:
     assert hear(a_watch(), chunks).technical == [("clock_jump", "start"), ("clock_jump", "end")]
 
 
+def stopped(n: int, seed: int = 0) -> Samples:
+    """A heart that has stopped on an electrode that is on: breath and muscle, (n, 1), mV."""
+    rng = np.random.default_rng(seed)
+    x = 0.05 * np.sin(2 * np.pi * 0.3 * np.arange(n) / S) + 0.015 * rng.standard_normal(n)
+    return x.astype(np.float32)[:, np.newaxis]
+
+
+def an_asystole(seconds: int) -> Samples:
+    """Twenty seconds of beats, then none."""
+    x = recording()[: 20 * S]
+    return np.concatenate([x, x[-1] + stopped((seconds - 20) * S)])
+
+
 def test_asystole_is_said_four_seconds_after_the_last_beat_of_a_living_signal() -> None:
-    x = recording()[: 40 * S].copy()
-    wander = 0.05 * np.sin(2 * np.pi * 0.3 * np.arange(20 * S) / S)
-    x[20 * S :, 0] = x[20 * S, 0] + wander
-    said = hear(a_watch(), cut([Chunk(0, x)], [777]))
+    said = hear(a_watch(), cut([Chunk(0, an_asystole(40))], [777]))
     assert not said.technical
     last = said.beats[-1].at
     assert last < 21 * S
@@ -295,9 +307,7 @@ def test_asystole_is_said_four_seconds_after_the_last_beat_of_a_living_signal() 
 
 
 def test_an_asystole_is_heard_within_its_time_and_the_declared_delay_of_detection() -> None:
-    x = recording()[: 40 * S].copy()
-    x[20 * S :, 0] = x[20 * S, 0] + 0.05 * np.sin(2 * np.pi * 0.3 * np.arange(20 * S) / S)
-    watch = a_watch()
+    x, watch = an_asystole(40), a_watch()
     assert watch.silence_delay_s <= 0.5 < watch.delay_s
     beats: list[int] = []
     for chunk in cut([Chunk(0, x)], [18]):
@@ -307,6 +317,71 @@ def test_an_asystole_is_heard_within_its_time_and_the_declared_delay_of_detectio
             break
     assert chunk.end - beats[-1] <= (4.0 + watch.silence_delay_s + 0.1) * S
     assert chunk.end - beats[-1] <= 4.7 * S
+
+
+@pytest.mark.parametrize("kind", ["hole", "nan", "lead_off", "rail"])
+def test_an_asystole_that_goes_on_behind_a_loss_is_said_again(kind: str) -> None:
+    back = 27 * S
+    chunks = disturb(an_asystole(60), [Trouble(kind, 26 * S, S)])
+    said = hear(a_watch(), chunks)
+    first, lost, again, over = said.phases("asystole")
+    assert (first[0], lost[0], again[0], over[0]) == ("start", "end", "start", "end")
+    assert lost[3] == 26 * S
+    assert back <= again[1] <= back + EVENT_SETTLE + S
+    assert again[2] == again[1] + 4 * S
+    assert over[2] == 60 * S
+    the_same(hear(a_watch(), cut(chunks, [333, 50])), said)
+
+
+def test_beats_that_come_back_after_a_loss_are_no_asystole() -> None:
+    said = hear(a_watch(), disturb(calm()[: 60 * S], [Trouble("nan", at * S, S) for at in (20, 30, 40)]))
+    assert not said.phases("asystole")
+    assert not said.phases("no_beats")
+
+
+def test_where_no_beat_was_ever_found_that_is_said_once_and_until_one_is() -> None:
+    x = np.concatenate([stopped(40 * S), calm()[: 20 * S]])
+    chunks = disturb(x, [Trouble("hole", 20 * S, S)])
+    said = hear(a_watch(), chunks)
+    first = said.beats[0].at
+    assert first >= 40 * S
+    assert said.phases("no_beats") == [
+        ("start", EVENT_SETTLE, EVENT_SETTLE + 4 * S, None),
+        ("end", EVENT_SETTLE, first, first),
+    ]
+    (start, end) = [a for a in said.alerts if a.phase.label == "no_beats"]
+    assert (start.phase.kind, start.phase.priority) == ("technical", "medium")
+    assert start.phase.evidence == {"limit_s": 4.0, "asystole": "cannot be excluded"}
+    assert start.episode_id == end.episode_id
+    assert not said.phases("asystole")
+    the_same(hear(a_watch(), cut(chunks, [333, 50])), said)
+
+
+def test_that_no_beat_was_found_survives_a_restart() -> None:
+    x, watch, alerts = stopped(30 * S), a_watch(), []
+    for chunk in cut(disturb(x, [Trouble("hole", 12 * S, S)]), [S]):
+        memory = pack(watch.snapshot())
+        watch = a_watch()
+        watch.restore(unpack(memory))
+        alerts += watch.push(chunk).alerts
+    alerts += watch.finish().alerts
+    told = [(a.phase.phase, a.phase.end_reason) for a in alerts if a.phase.label == "no_beats"]
+    assert told == [("start", None), ("end", "input_ended")]
+
+
+def test_an_asystole_limit_lowered_in_its_midst_never_speaks_of_what_was_promised_to_be_over() -> None:
+    watch, until, heard = a_watch(Limits(asystole_s=10, pause_s=9)), 0, []
+    last = hear(a_watch(), [Chunk(0, an_asystole(40))]).beats[-1].at
+    for chunk in cut([Chunk(0, an_asystole(40))], [90]):
+        if chunk.at >= last + 8 * S:
+            watch.set_limits(Limits(asystole_s=4, pause_s=3))
+        step = watch.push(chunk)
+        assert all(until <= a.phase.at < step.until for a in step.alerts)
+        heard += [(a.phase, until) for a in step.alerts if a.phase.label == "asystole"]
+        until = step.until
+    ((start, promised),) = heard
+    assert (start.onset, start.at) == (last, promised)
+    assert last + 7 * S < start.at < last + 9 * S
 
 
 @pytest.mark.parametrize("rate_hz", [360.0, 250.0])

@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from holdover.runtime.alert import EndReason, Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.detect.carried import Carried
@@ -21,6 +23,9 @@ KEPT = 16
 
 SHOWN = 5
 """RR intervals shown as evidence."""
+
+SILENCE_S = 2.0
+"""No rhythm of a rate goes on through so long without a beat, that is below 30/min (ours)."""
 
 
 class BeatRule(Carried):
@@ -45,6 +50,8 @@ class BeatRule(Carried):
         self.episodes = tuple(Episode(label) for label in self.labels)
         self.last: int | None = None
         self.before: int | None = None
+        self.since: int | None = None
+        self.known = 0
         self._begin()
 
     @property
@@ -57,15 +64,33 @@ class BeatRule(Carried):
         """Samples between the last two beats."""
         return None if self.last is None or self.before is None else self.last - self.before
 
+    @property
+    def silent_since(self) -> int | None:
+        """The last beat, or where one could first have been found; None before that is known."""
+        return self.since if self.last is None else self.last
+
+    def fell_silent(self, now: int) -> int | None:
+        """Sample at which no beat had come for `SILENCE_S`, where that is before sample `now`."""
+        if self.last is None:
+            return None
+        at = self.last + round(SILENCE_S * self.rate_hz)
+        return at if at < now else None
+
+    def listen(self, at: int) -> None:
+        """A memory has begun, in which beats are found from sample `at` on; told again, it changes nothing."""
+        if self.since is None:
+            self.since = at
+
     def update(self, beats: Sequence[Annotation], until: int) -> Iterator[Phase]:
         """Take the beats before sample `until`, in order; yield what they and the time until then come to."""
         for beat in beats:
-            yield from self.wait(beat.at)
+            yield from self._waited(beat.at)
             self.before, self.last = self.last, beat.at
             if self.before is not None and beat.at > self.before:
                 self.rr.append((beat.at - self.before) / self.rate_hz)
             yield from self.beat(beat)
-        yield from self.wait(until)
+        yield from self._waited(until)
+        self.known = max(self.known, until)
 
     def interrupt(self, end: int, at: int, reason: EndReason) -> Iterator[Phase]:
         """Close what is open, the signal having ended at `end`, which became known at `at`; forget what was counted."""
@@ -93,20 +118,30 @@ class BeatRule(Carried):
         """The last RR intervals as evidence, ms, the newest last."""
         return [round(1000 * rr) for rr in list(self.rr)[-SHOWN:]]
 
+    def _waited(self, now: int) -> Iterator[Phase]:
+        """What time alone comes to; nothing comes true before what is known, even where a limit was lowered."""
+        for phase in self.wait(now):
+            yield phase if phase.at >= self.known else replace(phase, at=self.known)
+
     def _begin(self) -> None:
-        self.last = self.before = None
+        self.last = self.before = self.since = None
+        self.known = 0
         self.rr: deque[float] = deque(maxlen=KEPT)
         self.forget()
 
     def snapshot(self) -> Memory:
         """What is carried."""
-        own = {"last": self.last, "before": self.before, "rr": list(self.rr)}
+        own = {name: getattr(self, name) for name in _PLACES} | {"rr": list(self.rr)}
         return own | super().snapshot() | {"onsets": [episode.onset for episode in self.episodes]}
 
     def restore(self, memory: Memory) -> None:
         """Take up what `snapshot` gave."""
         super().restore(memory)
-        self.last, self.before = memory["last"], memory["before"]
+        for name in _PLACES:
+            setattr(self, name, memory[name])
         self.rr = deque(memory["rr"], maxlen=KEPT)
         for episode, onset in zip(self.episodes, memory["onsets"], strict=True):
             episode.onset = onset
+
+
+_PLACES = ("last", "before", "since", "known")

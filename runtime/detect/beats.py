@@ -56,6 +56,10 @@ class Beats:
         """Seconds that are waited after a peak, to know that it is one."""
         return (self._near + 1) * self._event.samples_per_frame / self._rate_hz
 
+    def listens(self, frames: Frames) -> int:
+        """Source sample from which on beats are found in the memory that frames are of."""
+        return frames.origin + math.ceil(self._event.settle * frames.ratio)
+
     def reset(self) -> None:
         """Forget all frames: the next ones begin a new memory."""
         pad = self._near + 1

@@ -60,12 +60,19 @@ class Chain:
 
     def due(self, until: int) -> Iterator[Phase]:
         """Yield what comes true before sample `until` because a silence or a wait is over."""
+        self._drop_off()
         while ready := min(
             ((at, label) for label, at in self._wait.items() if self._ready(label, until)), default=None
         ):
             at, label = ready
             del self._wait[label]
             yield from self._say(self._open[label], at)
+
+    def _drop_off(self) -> None:
+        """What was switched off while it waited is not said any more, even if it is switched on again."""
+        for label in self._wait.keys() & set(self.limits.off):
+            del self._wait[label]
+            self._open.pop(label, None)
 
     def _start(self, phase: Phase) -> Iterator[Phase]:
         label = phase.label
@@ -81,6 +88,8 @@ class Chain:
             yield from self._say(phase, phase.at)
 
     def _update(self, phase: Phase) -> Iterator[Phase]:
+        if phase.label in self.limits.off:
+            return
         if phase.label in self._said:
             yield replace(phase, onset=self._said[phase.label])
         elif phase.label in self._open:

@@ -8,7 +8,7 @@ from holdover.runtime.detect.row import RowRule
 
 
 class Couplet(RowRule):
-    """Exactly two ventricular beats in a row (EC57), known when a beat has ended the row."""
+    """Exactly two ventricular beats in a row (EC57), known when a beat or a silence has ended the row."""
 
     labels = ("ventricular_couplet",)
     kind = VENTRICULAR

@@ -12,7 +12,7 @@ class Cycle(BeatRule):
     """`cycles` times in a row as many normal beats as make the `period`, and a ventricular one.
 
     Over when the pattern is broken; where a wrong beat is tolerated, when it is broken a second time before a whole
-    cycle has come again.
+    cycle has come again, or by a silence of `SILENCE_S`.
     """
 
     period: ClassVar[int]
@@ -33,6 +33,14 @@ class Cycle(BeatRule):
         else:
             self.normal = self.count = 0
             yield from self._break(beat.at)
+
+    def wait(self, now: int) -> Iterator[Phase]:
+        """See `BeatRule.wait`."""
+        if (at := self.fell_silent(now)) is None:
+            return
+        self.normal = self.count = 0
+        if self.episode:
+            yield self.episode.end(self.good, at)
 
     def _ventricular(self, beat: Annotation) -> Iterator[Phase]:
         normal, self.normal = self.normal, 0

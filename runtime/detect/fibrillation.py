@@ -14,9 +14,10 @@ from holdover.runtime.detect.limits import Limits
 
 Array = NDArray[np.float64]
 
-WINDOW_S, SEGMENT_S, STEP_S, BASELINE_S = 4, 3, 1, 1.0
-ENOUGH = 3
-"""Windows in a row, a second apart, that start an episode or end it."""
+WINDOW_S, SEGMENT_S, APART_S, BASELINE_S = 4, 3, 1, 1.0
+LOOK_S = 0.25
+ENOUGH, OVER = 9, 12
+"""Windows in a row, a quarter of a second apart, that start an episode, and that end it."""
 
 CROSSING, MOST_OFTEN_PERCENT = 0.2, 48.0
 MOST_LEAKAGE = 0.625
@@ -47,7 +48,7 @@ class Wave(NamedTuple):
 
 
 class Fibrillation(Carried):
-    """Four seconds of a wave without complexes, in three windows a second apart: 6 s after the onset.
+    """Four seconds of a wave without complexes, in nine windows a quarter of a second apart: 6.25 s after it began.
 
     Two published measures must agree; their limits are those in use for them, not fitted here. Threshold crossing
     sample count (Arafat, Chowdhury and Hasan, Signal, Image and Video Processing 5:1-10, 2011): the share of samples
@@ -67,9 +68,10 @@ class Fibrillation(Carried):
         self.limits = limits
         self._by = max(round(rate_hz / RATE_HZ), 1)
         self._hz = rate_hz / self._by
-        self._window, self._step = round(WINDOW_S * self._hz), max(round(STEP_S * self._hz), 1)
+        self._window, self._step = round(WINDOW_S * self._hz), max(round(LOOK_S * self._hz), 1)
         segment = round(SEGMENT_S * self._hz)
-        self._segments = np.arange(segment) + np.arange(0, self._window - segment + 1, self._step)[:, np.newaxis]
+        starts = np.arange(0, self._window - segment + 1, round(APART_S * self._hz))
+        self._segments = np.arange(segment) + starts[:, np.newaxis]
         self._taper = _tapered(segment, self._hz)
         half, i = round(BASELINE_S * self._hz / 2), np.arange(self._window)
         self._from, self._to = np.maximum(i - half, 0), np.minimum(i + half + 1, self._window)
@@ -128,7 +130,7 @@ class Fibrillation(Carried):
                 yield self._episode.start(self._first, at, None, **evidence)
             return
         self._hits, self._misses = 0, self._misses + 1
-        if self._episode and self._misses >= ENOUGH:
+        if self._episode and self._misses >= OVER:
             yield self._episode.end(at - self._misses * self._step * self._by, at)
 
     def interrupt(self, end: int, at: int, reason: EndReason) -> Iterator[Phase]:

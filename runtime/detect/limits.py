@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from holdover.runtime.detect.conditions import CONDITIONS
+from holdover.runtime.errors import ConfigError
 
 MOST_BEATS = 100
 """Beats in a row that a limit may ask for."""
@@ -43,6 +44,14 @@ class SignalLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     jump_mv: Annotated[float, Meta(gt=0, le=100)] = 1.0
     noise_uv: Uv = 75.0
     noise_only_uv: Uv = 250.0
+
+    def __post_init__(self) -> None:
+        for less, more in (("flat_uv", "quiet_uv"), ("noise_uv", "noise_only_uv")):
+            if getattr(self, less) > getattr(self, more):
+                raise ValueError(
+                    f"{less} {getattr(self, less):g} is more than {more} {getattr(self, more):g}; "
+                    f"it must be that or less"
+                )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +98,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bridge_s
         Missing samples that are bridged; a longer hole resets the memory.
     flat_s
-        Seconds of a constant value that make a flat line; 0 for signals that may stay constant.
+        Seconds of a constant value that make a flat line; 0 for signals that may stay constant. Of an ECG in mV it
+        must be found before an asystole is, see `check_ecg`.
     rail
         Absolute value, in the model's unit, from which on a sample counts as saturated; 0 for never.
     signal
@@ -140,6 +150,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} {getattr(self, name)} is less than run_beats {self.run_beats}")
         for label in self.off:
             _check_off(label)
+
+    def check_ecg(self) -> None:
+        """`ConfigError` where a dead ECG would be an asystole before it is a flat line.
+
+        An electrode may be lost up to a second after a beat; a flat line is looked for in windows of 0.25 s, and
+        announced `bridge_s` later.
+        """
+        known_s = 1.0 + 0.25 + self.flat_s + self.bridge_s
+        if self.flat_s and known_s > self.asystole_s:
+            raise ConfigError(
+                f"flat_s {self.flat_s:g} and bridge_s {self.bridge_s:g} are too long for asystole_s "
+                f"{self.asystole_s:g}: a dead ECG would be called an asystole. Make asystole_s {known_s:g} or more, or "
+                f"flat_s less"
+            )
 
 
 def _check_off(label: str) -> None:

@@ -87,7 +87,7 @@ class Row(Carried):
 
 
 class RowRule(BeatRule):
-    """A rule on beats of one kind in a row."""
+    """A rule on beats of one kind in a row; a silence of `SILENCE_S` ends the row."""
 
     kind: ClassVar[frozenset[str]] = frozenset()
     carried: ClassVar[tuple[str, ...]] = ("row",)
@@ -105,6 +105,12 @@ class RowRule(BeatRule):
         row.take(beat, kind)
         if kind:
             yield from self.longer(beat.at)
+
+    def wait(self, now: int) -> Iterator[Phase]:
+        """See `BeatRule.wait`."""
+        if self.row.n and (at := self.fell_silent(now)) is not None:
+            yield from self.over(at)
+            self.row.clear()
 
     def longer(self, at: int) -> Iterable[Phase]:  # noqa: ARG002 (a couplet waits for its end)
         """What one more beat of the kind comes to."""

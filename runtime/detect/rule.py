@@ -17,6 +17,7 @@ from holdover.runtime.detect.idioventricular import IdioventricularRhythm
 from holdover.runtime.detect.irregular import IrregularRhythm
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.detect.missed_beat import MissedBeat
+from holdover.runtime.detect.no_beats import NoBeats
 from holdover.runtime.detect.pause import Pause
 from holdover.runtime.detect.r_on_t import ROnT
 from holdover.runtime.detect.rate import Rate
@@ -34,6 +35,10 @@ class Rule(Protocol):
     """
 
     limits: Limits
+
+    def listen(self, at: int) -> None:
+        """A memory has begun, in which beats are found from sample `at` on; told again, it changes nothing."""
+        ...
 
     def update(self, beats: Sequence[Annotation], until: int) -> Iterable[Phase]:
         """Take the beats before sample `until`, in order."""
@@ -76,6 +81,7 @@ class SignalRule(Protocol):
 
 RULES: dict[str, Callable[[float, Limits], Rule]] = {
     "asystole": Asystole,
+    "no_beats": NoBeats,
     "ventricular_tachycardia": VentricularTachycardia,
     "extreme_bradycardia": ExtremeBradycardia,
     "extreme_tachycardia": ExtremeTachycardia,
@@ -98,7 +104,7 @@ SIGNAL_RULES: dict[str, Callable[[float, Limits], SignalRule]] = {"fibrillation"
 """The rules on samples; they are for an ECG in mV."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "asystole": ("asystole", "pause", "missed_beat"),
+    "asystole": ("asystole", "no_beats", "pause", "missed_beat"),
     "rate": ("extreme_bradycardia", "extreme_tachycardia", "rate", "irregular_rhythm"),
     "ventricular": (
         "fibrillation", "ventricular_tachycardia", "idioventricular_rhythm", "ventricular_run", "r_on_t", "couplet",
