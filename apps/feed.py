@@ -17,9 +17,23 @@ from holdover.runtime.errors import SourceError
 LIVE_BLOCK_S = 0.2
 """Length of chunks when a file is played at a pace."""
 
+FIRST = "first"
+"""Where a lead may be named: the first channel, whatever it is called."""
+
 
 class Feed:
-    """A source whose chunks have the channels and unit that the model takes."""
+    """A source whose chunks have the channels and unit that the model takes.
+
+    Parameters
+    ----------
+    source
+        Where the samples come from.
+    contract
+        Names the model's channels.
+    lead
+        Taken instead of the model's channel: a name, or several in order of preference, as in "MLII,V5,first"; the
+        first that is there is taken, "first" is always there.
+    """
 
     def __init__(self, source: Source, contract: Contract, lead: str | None = None) -> None:
         self.source = source
@@ -85,12 +99,15 @@ def open_recording(path: str | Path, contract: Contract, lead: str | None = None
 
 def _column(source: Source, lead: str, only: bool) -> int:
     """Which channel of the source a lead is: by name, or the only one there is."""
-    same = [i for i, name in enumerate(source.channels) if name.lower() == lead.lower()]
-    if same:
-        return same[0]
+    names = [name.lower() for name in source.channels]
+    for wish in (lead, *(part.strip() for part in lead.split(","))):
+        if wish.lower() in names:
+            return names.index(wish.lower())
+        if wish.lower() == FIRST:
+            return 0
     if only and len(source.channels) == 1:
         return 0
     raise SourceError(
         f"{source.name} has no lead {lead!r}; it has {', '.join(source.channels)}: name the one to use (--lead, or "
-        "lead = in the configuration)"
+        f"lead = in the configuration; several in order of preference, as in {source.channels[0]},{FIRST})"
     )

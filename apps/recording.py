@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdover.apps.feed import Feed, open_recording
-from holdover.evaluate.event import alarm_note, maker_note
+from holdover.evaluate.event import Maker, alarm_note, maker_note
+from holdover.evaluate.marks import rate_marks, rhythm_marks
 from holdover.runtime.alert import Alert, ModelId, Scene
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.detect.limits import Limits
@@ -26,7 +27,8 @@ Progress = Callable[[int, float], None]
 class Result:
     """What a recording came to, on its own sample clock.
 
-    `first` and `last` are the places of the first sample that was played and the one after the last.
+    `first` and `last` are the places of the first sample that was played and the one after the last; the delays are
+    those of the `Watch`.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Result:
     annotations: list[Annotation]
     alerts: list[Alert]
     delay_s: float
+    silence_s: float
     model: ModelId
 
     @property
@@ -85,7 +88,7 @@ def play(
     feed.source.close()
     return Result(
         path, scene.stream, scene.lead, scene.rate_hz, first or 0, last, annotations + step.annotations,
-        alerts + step.alerts, watch.delay_s, scene.model,
+        alerts + step.alerts, watch.delay_s, watch.silence_delay_s, scene.model,
     )  # fmt: skip
 
 
@@ -121,14 +124,18 @@ def read_signal(path: Path, engine: Engine, lead: str | None, options: Mapping[s
 
 
 def write_wfdb(folder: Path, record: str, annotations: Sequence[Annotation], extension: str, rate_hz: float) -> Path:
-    """Write annotations as a WFDB annotation file, whole or not at all; returns its path."""
+    """Write annotations as a WFDB annotation file, whole or not at all; returns its path.
+
+    What stands at sample 0 is put at sample 1: wfdb drops a first note or mark of quality at sample 0.
+    """
     import wfdb
 
     path = folder / f"{record}.{extension}"
     with whole(path) as part:
         if annotations:
             wfdb.wrann(
-                part.stem, extension, np.array([a.at for a in annotations]), symbol=[a.symbol for a in annotations],
+                part.stem, extension, np.array([max(a.at, 1) for a in annotations]),
+                symbol=[a.symbol for a in annotations],
                 subtype=np.array([a.subtype for a in annotations]), aux_note=[a.aux for a in annotations],
                 fs=rate_hz, write_dir=str(folder),
             )  # fmt: skip
@@ -155,11 +162,15 @@ def sweep(folder: Path, pid: int) -> None:
 
 
 def alarm_marks(result: Result) -> list[Annotation]:
-    """A result's alerts as WFDB notes at the sample where each phase came true; last of all, who judged.
+    """A result's alerts as WFDB notes at the sample where each phase came true, the rhythm and the heart rate in WFDB's
+    own marks, and last of all who judged.
 
-    `holdover.evaluate.event` says how they are written. Last, since wfdb drops notes at sample 0.
+    `holdover.evaluate.event` says how the notes are written, `holdover.evaluate.marks` the rest.
     """
-    marks = [Annotation(alert.phase.at, '"', aux=alarm_note(alert.phase)) for alert in result.alerts]
+    phases = [alert.phase for alert in result.alerts]
+    marks = [Annotation(phase.at, '"', aux=alarm_note(phase)) for phase in phases]
+    marks += [*rhythm_marks(phases, result.last), *rate_marks(result.annotations, result.rate_hz)]
+    marks.sort(key=lambda mark: mark.at)
     model = result.model
-    maker = maker_note(model.name, model.version, model.sha256, result.delay_s)
-    return [*marks, Annotation(max([result.last, *(mark.at for mark in marks[-1:])]), '"', aux=maker)]
+    maker = Maker(f"{model.name} {model.version} sha256:{model.sha256}", result.delay_s, result.silence_s)
+    return [*marks, Annotation(max([result.last, *(mark.at for mark in marks[-1:])]), '"', aux=maker_note(maker))]

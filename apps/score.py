@@ -75,9 +75,21 @@ def _whole(args: argparse.Namespace) -> None:
             f"{out} is no folder, no record with annotations {out}.{args.test}, and none of {', '.join(PROGRAMS)}"
         )
     card = score_records(out, Path(args.ref), _terms(args))
+    _warn_of_another(card.records, Path(args.ref))
     if args.report:
         write_report(Path(args.report), card)
     tell(card, as_json=args.json)
+
+
+def _warn_of_another(records: Sequence[str], reference: Path) -> None:
+    """Records may be called otherwise by others, but it is more likely that the wrong one was named."""
+    for record in [] if reference.is_dir() else records:
+        if record != reference.name:
+            print(
+                f"holdover: warning: {record} is held against {reference.name}, by its name another record; --ref "
+                f"{reference.parent} would take {record} of that folder",
+                file=sys.stderr,
+            )
 
 
 def _terms(args: argparse.Namespace) -> "Terms":
@@ -274,13 +286,13 @@ _TABLE = {
 
 def _pair(args: argparse.Namespace, program: str) -> "tuple[AnnotationPair, Period]":
     from holdover.evaluate.annotations import read_pair
-    from holdover.evaluate.period import period
+    from holdover.evaluate.period import period_of
 
     pair = read_pair(args.record, *args.annotators)
     window = getattr(args, "window", None)
     if any(text is not None for text in (args.start, args.end, window, getattr(args, "shortest", None))):
         print(f"{program}: (warning) nonstandard comparison selected", file=sys.stderr)
-    return pair, period(pair.rate_hz, pair.length, args.start, args.end, window)
+    return pair, period_of(pair, args.start, args.end, window)
 
 
 def _append(file: str, text: str, heading: str = "") -> None:

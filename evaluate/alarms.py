@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdover.evaluate.annotations import AnnotationFile
-from holdover.evaluate.event import Event, read_alarms
+from holdover.evaluate.event import Event, Maker, read_alarms
 from holdover.evaluate.period import Period
 from holdover.evaluate.reference_events import RHYTHMS, UNSEEN, by_rhythm, by_rules
 from holdover.runtime.detect.limits import Limits
 
 PRIORITIES = ("high", "medium", "low", "info")
 TOLERANCE_S = 1.0
+
+SILENCES = frozenset({"asystole"})
+"""Alarms that come true where no beat was: they need not wait for the class of one."""
 
 
 class AlarmTally(NamedTuple):
@@ -51,15 +54,14 @@ class AlarmScore:
     """The alarms of one record against the references that it has, which are `rules` and `rhythm`.
 
     `tallies` is by reference and label, `seconds` (scored) by reference; `technical` counts the technical alarms by
-    label, and `technical_s` is their time within the period. `model` is who judged, `delay_s` what is in the latencies.
+    label, and `technical_s` is their time within the period. `maker` is who judged; its delays are in the latencies.
     """
 
     tallies: dict[tuple[str, str], AlarmTally]
     seconds: dict[str, float]
     technical: dict[str, int]
     technical_s: float
-    model: str | None
-    delay_s: float
+    maker: Maker
 
 
 def compare_alarms(
@@ -75,8 +77,8 @@ def compare_alarms(
     An event of the reference is found, and an alarm is true, if the other side has an event of the same label that
     overlaps it; up to `tolerance_s` between the end of one and the beginning of the other is overlap too. Counted are
     the events whose onset lies in the period. They may match any, and more than one. Latency is from the onset in the
-    reference to where the first alarm that matches came true, and the delay that the alarm file states; an alarm
-    that came true before counts as told at the onset.
+    reference to where the first alarm that matches came true, and the delay that the alarm file states (of an
+    asystole, the shorter one of silence); an alarm that came true before counts as told at the onset.
 
     Raises
     ------
@@ -93,11 +95,12 @@ def compare_alarms(
         judged = [event for event in physiological if _is_judged(event.label, kind)]
         for label in sorted({event.label for event in [*wanted, *judged]}):
             sides = [[event for event in side if event.label == label] for side in (wanted, judged)]
-            tallies[kind, label] = _tally(sides[0], sides[1], span, rate_hz, tolerance_s, told.delay_s)
+            delay_s = told.maker.silence_s if label in SILENCES else told.maker.delay_s
+            tallies[kind, label] = _tally(sides[0], sides[1], span, rate_hz, tolerance_s, delay_s)
         seconds[kind] = max(end - period.start, 0) / rate_hz
     dead = [event for event in told.events if event.kind == "technical" and _overlaps(event, span)]
     counts = {label: sum(event.label == label for event in dead) for label in sorted({event.label for event in dead})}
-    return AlarmScore(tallies, seconds, counts, _covered(dead, span) / rate_hz, told.model, told.delay_s)
+    return AlarmScore(tallies, seconds, counts, _covered(dead, span) / rate_hz, told.maker)
 
 
 def alarm_figures(scores: Sequence[AlarmScore]) -> dict[str, Any]:
@@ -107,7 +110,8 @@ def alarm_figures(scores: Sequence[AlarmScore]) -> dict[str, Any]:
         "against": {kind: _against(scores, kind) for kind in ("rules", "rhythm")},
         "technical": {label: sum(score.technical.get(label, 0) for score in scores) for label in technical},
         "technical hours": round(sum(score.technical_s for score in scores) / 3600, 3),
-        "delay_s": sorted({score.delay_s for score in scores}),
+        "delay_s": sorted({score.maker.delay_s for score in scores}),
+        "silence_s": sorted({score.maker.silence_s for score in scores}),
     }
 
 

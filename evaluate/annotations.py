@@ -68,7 +68,7 @@ class AnnotationPair:
 
 
 def read_pair(record: str, reference: str, test: str) -> AnnotationPair:
-    """Read two annotators of a record, found as given or along the folders of the `WFDB` variable.
+    """Read two annotators of a record, each file found as given or along the folders of the `WFDB` variable.
 
     Raises
     ------
@@ -76,12 +76,15 @@ def read_pair(record: str, reference: str, test: str) -> AnnotationPair:
         A file is missing, empty, unreadable, of another rate or out of order, goes on after the record's end, or has
         codes that WFDB does not know.
     """
-    place = _located(record)
+    place = _located(record, "hea")
+    if place is None:
+        along = " here and along WFDB" if len(_places(record)) > 1 else ""
+        raise SourceError(f"there is no record {record}: {record}.hea is missing{along}")
     header = _header(place)
     rate_hz, length = float(header.fs), int(header.sig_len or 0)
     if not 1 <= rate_hz < math.inf:
         raise SourceError(f"{place}.hea gives a rate of {rate_hz:g} Hz; expected 1 or more samples a second")
-    files = [read_annotations(place, name, rate_hz, length) for name in (reference, test)]
+    files = [read_annotations(_located(record, name) or place, name, rate_hz, length) for name in (reference, test)]
     return AnnotationPair(record, rate_hz, length, files[0], files[1])
 
 
@@ -117,15 +120,13 @@ def read_annotations(
     return file
 
 
-def _located(record: str) -> str:
+def _located(record: str, ending: str) -> str | None:
+    return next((place for place in _places(record) if Path(f"{place}.{ending}").is_file()), None)
+
+
+def _places(record: str) -> list[str]:
     folders = [Path(part) for part in os.environ.get("WFDB", "").replace(" ", os.pathsep).split(os.pathsep) if part]
-    tried = [Path(record), *(folder / record for folder in folders)]
-    for place in tried:
-        if Path(f"{place}.hea").is_file():
-            return str(place)
-    raise SourceError(
-        f"there is no record {record}: {record}.hea is missing" + (" here and along WFDB" if folders else "")
-    )
+    return [str(folder / record) for folder in (Path(), *folders)]
 
 
 def _wfdb() -> Any:

@@ -14,8 +14,8 @@ _START = re.compile(
     rf"start (?P<label>\w+) (?P<priority>{'|'.join(get_args(Priority))})"
     rf"(?: (?P<kind>{'|'.join(get_args(Kind))}) (?P<onset>\d+))?"
 )
-_END = re.compile(r"end (?P<label>\w+)(?: \w+ \w+ \d+ (?P<end>\d+))?(?: .*)?")
-_MAKER = re.compile(r"by (?P<model>.+) delay_s (?P<delay_s>\d+\.?\d*)")
+_END = re.compile(r"end (?P<label>\w+)(?: \w+ \w+ (?P<onset>\d+) (?P<end>\d+))?(?: .*)?")
+_MAKER = re.compile(r"by (?P<model>.+?) delay_s (?P<delay_s>\d+\.?\d*)(?: silence_s (?P<silence_s>\d+\.?\d*))?")
 _FORM = '"start LABEL PRIORITY [KIND ONSET]" or "end LABEL [PRIORITY KIND ONSET END]"'
 
 
@@ -30,12 +30,19 @@ class Event(NamedTuple):
     end: int
 
 
+class Maker(NamedTuple):
+    """Who judged, and how many seconds after a sample all is known of it; `silence_s`, that it is no beat's."""
+
+    model: str | None = None
+    delay_s: float = 0.0
+    silence_s: float = 0.0
+
+
 class AlarmFile(NamedTuple):
-    """What an alarm file tells: events in order of their onset, who judged, and how much later that is known."""
+    """What an alarm file tells: events in order of their onset, and who judged."""
 
     events: list[Event]
-    model: str | None
-    delay_s: float
+    maker: Maker
 
 
 def events(phases: Iterable[Phase], end: int) -> list[Event]:
@@ -64,9 +71,13 @@ def alarm_note(phase: Phase) -> str:
     return f"{phase.phase} {phase.label} {phase.priority} {phase.kind} {phase.onset}{end}"
 
 
-def maker_note(name: str, version: str, sha256: str, delay_s: float) -> str:
-    """Who judged, and how many seconds after a sample all is known of it, as the text of a WFDB note."""
-    return f"by {name} {version} sha256:{sha256} delay_s {delay_s:.3f}"
+def maker_note(maker: Maker) -> str:
+    """Who judged, and how late, as the text of a WFDB note.
+
+    >>> maker_note(Maker("ecg-beats 0.1.0", 0.983, 0.483))
+    'by ecg-beats 0.1.0 delay_s 0.983 silence_s 0.483'
+    """
+    return f"by {maker.model} delay_s {maker.delay_s:.3f} silence_s {maker.silence_s:.3f}"
 
 
 def read_alarms(file: AnnotationFile, end: int) -> AlarmFile:
@@ -79,16 +90,18 @@ def read_alarms(file: AnnotationFile, end: int) -> AlarmFile:
     Raises
     ------
     SourceError
-        A note begins as one of these and does not go on as one; the message names the file and the place.
+        A note begins as one of these and does not go on as one, or ends an alarm before its onset; the message names
+        the file and the place.
     """
     phases: list[Phase] = []
-    model, delay_s = None, 0.0
+    maker, onsets = Maker(), dict[str, int]()
     for place, at, text in _notes(file):
-        if maker := _MAKER.fullmatch(text):
-            model, delay_s = maker["model"], float(maker["delay_s"])
+        if by := _MAKER.fullmatch(text):
+            delay_s = float(by["delay_s"])
+            maker = Maker(by["model"], delay_s, float(by["silence_s"] or delay_s))
         elif text.startswith(("start ", "end ")):
-            phases += _phases(text, at, f"{file.path}: annotation {place} at sample {at}")
-    return AlarmFile(events(phases, end), model, delay_s)
+            phases += _phases(text, at, f"{file.path}: annotation {place} at sample {at}", onsets)
+    return AlarmFile(events(phases, end), maker)
 
 
 def _notes(file: AnnotationFile) -> Iterator[tuple[int, int, str]]:
@@ -97,16 +110,22 @@ def _notes(file: AnnotationFile) -> Iterator[tuple[int, int, str]]:
             yield place, at, aux
 
 
-def _phases(text: str, at: int, whose: str) -> Iterator[Phase]:
+def _phases(text: str, at: int, whose: str, onsets: dict[str, int]) -> Iterator[Phase]:
+    """What one note comes to; `onsets` are those of the alarms that are open, and are kept up."""
     if start := _START.fullmatch(text):
         label, onset = start["label"], int(start["onset"] or at)
         if onset > at:
             raise SourceError(f"{whose}: the alarm begins at sample {onset}, after it is told")
+        onsets[label] = onset
         yield Phase(label=label, phase="end", onset=at, at=at)
         known = {"priority": start["priority"], "kind": start["kind"] or "physiological"}
         yield msgspec.convert({"label": label, "phase": "start", "onset": onset, "at": at, **known}, Phase)
     elif end := _END.fullmatch(text):
-        yield Phase(label=end["label"], phase="end", onset=at, at=at, end=int(end["end"] or at))
+        label, over = end["label"], int(end["end"] or at)
+        onset = max(onsets.pop(label, 0), int(end["onset"] or 0))
+        if over < onset:
+            raise SourceError(f"{whose}: the alarm ends at sample {over}, before its onset at sample {onset}")
+        yield Phase(label=label, phase="end", onset=at, at=at, end=over)
     else:
         raise SourceError(
             f"{whose}: {text!r} is no alarm; expected {_FORM}, priorities {', '.join(get_args(Priority))}"

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from holdover.evaluate.annotations import AnnotationPair
 from holdover.runtime.errors import UsageError
 
 LEARNING = "5:0"
@@ -34,13 +35,37 @@ def period(
     Raises
     ------
     UsageError
-        A text is no time, or the end lies before the start.
+        A text is no time, or the end does not lie after the start.
     """
     first = samples(LEARNING if start is None else start, rate_hz, length)
     last = (length or -1) if end is None else samples(end, rate_hz, length)
     if 0 < last < first:
         raise UsageError(f"the end of the comparison (sample {last}) is before its start (sample {first})")
+    if 0 < last == first:
+        raise UsageError(f"the comparison begins and ends at sample {first}: nothing would be compared")
     return Period(first, last, samples(WINDOW if window is None else window, rate_hz, length))
+
+
+def period_of(
+    pair: AnnotationPair, start: str | None = None, end: str | None = None, window: str | None = None
+) -> Period:
+    """The `period` of two annotators of a record.
+
+    Raises
+    ------
+    UsageError
+        As for `period`, or it begins at the end of the record or later; where that is unknown, after all that the two
+        have annotated.
+    """
+    found = period(pair.rate_hz, pair.length, start, end, window)
+    length = pair.length or max(pair.reference.last, pair.test.last) + 1
+    if found.start >= length:
+        what = "samples" if pair.length else "annotations"
+        raise UsageError(
+            f"the comparison of {pair.record} would begin at sample {found.start}, but its {what} end before sample "
+            f"{length}; begin sooner with -f TIME"
+        )
+    return found
 
 
 def samples(text: str, rate_hz: float, length: int = 0) -> int:

@@ -32,17 +32,20 @@ def by_rules(file: AnnotationFile, rate_hz: float, end: int, limits: Limits) -> 
 
     Escape beats are normal ones (de Chazal's map). Within fibrillation (`[` to `]`) and shutdown (`~` with bits 4 and 5
     of its subtype set, to the next `~` without) no beats are judged: the rules are interrupted, as they are where a
-    signal is lost.
+    signal is lost, and count anew from its end.
     """
     rules = [make(rate_hz, limits) for make in RULES.values()]
     phases: list[Phase] = []
     seen = False
-    for beats, until, lost in _stretches(file, end):
+    for since, beats, until, lost in _stretches(file, end):
         seen = seen or bool(beats)
         for rule in rules:
+            if since:
+                rule.listen(since)
             phases += rule.update(beats, until)
             phases += rule.interrupt(until, until, "signal_lost") if lost else ()
-    return events(_said(phases, rate_hz, end, limits), end) if seen else None
+    judged = [phase for phase in phases if phase.kind == "physiological"]
+    return events(_said(judged, rate_hz, end, limits), end) if seen else None
 
 
 def _said(phases: list[Phase], rate_hz: float, end: int, limits: Limits) -> Iterator[Phase]:
@@ -53,20 +56,22 @@ def _said(phases: list[Phase], rate_hz: float, end: int, limits: Limits) -> Iter
     yield from chain.due(end)
 
 
-def _stretches(file: AnnotationFile, end: int) -> Iterator[tuple[list[Annotation], int, bool]]:
-    """Beats with the sample before which they lie, cut where fibrillation or shutdown begins (then True)."""
-    beats: list[Annotation] = []
+def _stretches(file: AnnotationFile, end: int) -> Iterator[tuple[int, list[Annotation], int, bool]]:
+    """Beats with the samples between which they lie, cut where fibrillation or shutdown begins (then True)."""
+    since, beats = 0, list[Annotation]()
     hidden: set[int] = set()
     for at, code, subtype in zip(file.at.tolist(), file.code.tolist(), file.subtype.tolist(), strict=True):
         if code in _HIDES:
             began = code == VF_ON or (code == NOISE and subtype & 0x30 == 0x30)
             if began and not hidden:
-                yield beats, at, True
-                beats = []
+                yield since, beats, at, True
+                since, beats = 0, []
+            over = hidden == {_HIDES[code]} and not began
             hidden = hidden | {_HIDES[code]} if began else hidden - {_HIDES[code]}
+            since = at if over else since
         elif code in DE_CHAZAL_CLASSES and not hidden:
             beats.append(Annotation(at, DE_CHAZAL_CLASSES[code]))
-    yield beats, max(end, file.last + 1), False
+    yield since, beats, max(end, file.last + 1), False
 
 
 _HIDES = {NOISE: NOISE, VF_ON: VF_ON, VF_OFF: VF_ON}
@@ -76,11 +81,14 @@ def by_rhythm(file: AnnotationFile, end: int) -> list[Event] | None:
     """The alarms that the rhythm marks of an annotation file call for, by label and onset; None if it has no marks."""
     if not ({RHYTHM, VF_ON} & set(file.code.tolist())):
         return None
-    found = [_event("ventricular_fibrillation", *span) for span in episodes(file, "VF", end)]
-    for label, names in RHYTHMS.items():
-        if label not in UNSEEN or not found:
-            found += [_event(label, *span) for span in _spans(file, names, end)]
-    return found
+    bracketed = [_event("ventricular_fibrillation", *span) for span in episodes(file, "VF", end)]
+    marked = [
+        _event(label, *span)
+        for label, names in RHYTHMS.items()
+        if not (bracketed and label == "ventricular_fibrillation")  # `[` and `]` are there: `(VFL` says the same again
+        for span in _spans(file, names, end)
+    ]
+    return bracketed + marked
 
 
 def _event(label: str, on: int, off: int) -> Event:

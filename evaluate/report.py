@@ -117,11 +117,11 @@ def _alarms(card: Scorecard) -> dict[str, str]:
             rows = [_alarm_row(label.replace("_", " "), figures) for label, figures in table["labels"].items()]
             rows += [_alarm_row(f"all of {priority} priority", f) for priority, f in table["priorities"].items()]
             parts.append(f"<p>Against {AGAINST[kind]}, {table['hours']:.1f} h of signal.</p>{_table(head, rows)}")
-    delays = ", ".join(f"{delay:.3f}" for delay in found["delay_s"])
+    delays, silences = (", ".join(f"{delay:.3f}" for delay in found[name]) for name in ("delay_s", "silence_s"))
     technical = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in found["technical"].items()) or "none"
     parts.append(
         f"<p>Technical alarms: {escape(technical)}; {found['technical hours']:.2f} h in all. "
-        f"A delay of {delays} s is in the latencies.</p>"
+        f"A delay of {delays} s is in the latencies, in those of an asystole {silences} s.</p>"
     )
     return {"Alarms": "".join(parts)}
 

@@ -19,7 +19,7 @@ from holdover.evaluate.annotations import (
 )
 from holdover.evaluate.bxb import LABELS, compare_beats
 from holdover.evaluate.figures import figures, record_figures
-from holdover.evaluate.period import LEARNING, WINDOW, Period, period
+from holdover.evaluate.period import LEARNING, WINDOW, Period, period_of
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.errors import SourceError
 
@@ -45,7 +45,7 @@ class Terms:
 
     def period(self, pair: AnnotationPair) -> Period:
         """The part of a record that is compared, in samples."""
-        return period(pair.rate_hz, pair.length, self.start, self.end, self.window)
+        return period_of(pair, self.start, self.end, self.window)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class Scorecard:
 
     def models(self) -> list[str]:
         """Who judged, as the alarm files say."""
-        return sorted({score.alarms.model for score in self.scores if score.alarms and score.alarms.model})
+        makers = {score.alarms.maker.model for score in self.scores if score.alarms}
+        return sorted(model for model in makers if model)
 
     def terms_json(self) -> dict[str, Any]:
         """What was compared, ready for `json.dumps`."""
@@ -189,7 +190,7 @@ def _stem(file: Path) -> Path:
 
 def _pair(out: Path, reference: Path, terms: Terms) -> AnnotationPair:
     known = read_pair(str(reference), terms.annotator, terms.annotator)
-    found = read_annotations(str(out), terms.test, known.rate_hz, known.length)
+    found = read_annotations(str(out), terms.test, known.rate_hz, known.length, may_be_empty=True)
     return AnnotationPair(out.name, known.rate_hz, known.length, known.reference, found)
 
 

@@ -78,18 +78,21 @@ def test_what_it_writes_is_what_it_found_and_others_can_read_it(tmp_path: Path) 
     said = done(record, "-o", tmp_path / "out", "--json")
     assert files(tmp_path / "out") == ["208.alm", "208.blm", "alerts.jsonl"]
     result = play(record, load(find_model()))
-    marks = wfdb.rdann(str(tmp_path / "out" / "208"), "blm")
-    assert marks.sample.tolist() == [a.at for a in result.annotations]
-    assert marks.symbol == [a.symbol for a in result.annotations]
-    assert marks.fs == RATE_HZ
+    beats = wfdb.rdann(str(tmp_path / "out" / "208"), "blm")
+    assert beats.sample.tolist() == [a.at for a in result.annotations]
+    assert beats.symbol == [a.symbol for a in result.annotations]
+    assert beats.fs == RATE_HZ
     alarms = wfdb.rdann(str(tmp_path / "out" / "208"), "alm")
-    assert alarms.sample.tolist() == [*(a.phase.at for a in result.alerts), result.last]
-    *notes, maker = [note.rstrip("\0") for note in alarms.aux_note]
-    assert notes == [alarm_note(a.phase) for a in result.alerts]
-    assert maker == f"by ecg-beats 0.1.0 sha256:{result.model.sha256} delay_s {result.delay_s:.3f}"
+    marks = list(zip(alarms.sample.tolist(), alarms.symbol, alarms.aux_note, strict=True))
+    *notes, maker = [(at, note.rstrip("\0")) for at, symbol, note in marks if symbol == '"']
+    assert notes == [(a.phase.at, alarm_note(a.phase)) for a in result.alerts]
+    delays = f"delay_s {result.delay_s:.3f} silence_s {result.silence_s:.3f}"
+    assert maker == (result.last, f"by ecg-beats 0.1.0 sha256:{result.model.sha256} {delays}")
+    assert Counter(alarms.symbol)["="] == pytest.approx(60, abs=2), "a heart rate every 5 s"
     assert (tmp_path / "out" / "alerts.jsonl").read_bytes() == b"".join(a.body_json() + b"\n" for a in result.alerts)
     assert said.stdout == (tmp_path / "out" / "alerts.jsonl").read_text()
     assert f"{sum(a.is_beat for a in result.annotations)} beats" in said.stderr
+    assert [line for line in said.stderr.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
 
 
 def test_one_process_or_two_write_the_same_bytes(tmp_path: Path) -> None:
@@ -145,6 +148,56 @@ def test_a_lead_is_chosen_by_name_and_a_missing_one_is_answered_with_those_there
         ended = holdover("replay", record, *options)
         assert ended.returncode == 3
         assert "V1, II" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("lead", "taken"),
+    [("MLII,ii", "II"), ("MLII, V1,II", "V1"), ("MLII,first", "V1"), ("first", "V1"), ("II,first", "II")],
+)
+def test_of_several_leads_the_first_that_is_there_is_taken(lead: str, taken: str, tmp_path: Path) -> None:
+    assert f"two ({taken})" in done(_two_leads(tmp_path), "--lead", lead).stderr
+
+
+@pytest.mark.parametrize("lead", ["MLII,V5", ",", "firs"])
+def test_leads_that_are_all_missing_are_answered_with_a_list_that_would_do(lead: str, tmp_path: Path) -> None:
+    ended = holdover("replay", _two_leads(tmp_path), "--lead", lead)
+    assert ended.returncode == 3
+    assert f"has no lead {lead!r}; it has V1, II" in ended.stderr
+    assert "V1,first" in ended.stderr
+
+
+def test_a_folder_of_records_with_other_leads_is_played_whole_and_those_that_cannot_be_are_told_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    as_npz(folder, "a", 3600)
+    _two_leads(folder)
+    assert "two (V1)" in done(folder, "--lead", "MLII,first", "-o", tmp_path / "out").stderr
+    assert files(tmp_path / "out") == ["a.alm", "a.blm", "alerts.jsonl", "two.alm", "two.blm"]
+    ended = holdover("replay", folder)
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines()[-1] == "holdover: 1 of 2 records could not be played: two"
+
+
+def test_a_record_that_is_dead_from_end_to_end_is_scored_with_the_others(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    records.mkdir()
+    as_wfdb(records, "a", 36000)
+    wfdb.wrsamp(
+        "dead", fs=RATE_HZ, units=["mV"], sig_name=["MLII"], d_signal=np.zeros((36000, 1), dtype=np.int64), fmt=["16"],
+        adc_gain=[GAIN], baseline=[0], write_dir=str(records),
+    )  # fmt: skip
+    at = np.arange(300, 36000, 300)
+    for name in ("a", "dead"):
+        wfdb.wrann(name, "atr", at, symbol=["N"] * len(at), fs=RATE_HZ, write_dir=str(records))
+    done(records, "-o", tmp_path / "out")
+    ended = holdover("score", tmp_path / "out", "--ref", records, "-f", "0", "--json")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["records"] == ["a", "dead"]
+    q_se = told["maps"]["bxb"]["records"]["dead"]["Q Se"]
+    assert (q_se["part"], q_se["whole"]) == (0, len(at))
 
 
 def test_a_bad_record_among_good_ones_is_told_and_the_others_are_done(tmp_path: Path) -> None:

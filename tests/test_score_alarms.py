@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdover.evaluate.alarms import AlarmScore, AlarmTally, alarm_figures, compare_alarms
 from holdover.evaluate.annotations import AnnotationFile, read_pair
-from holdover.evaluate.event import Event, alarm_note, read_alarms
+from holdover.evaluate.event import Event, Maker, alarm_note, maker_note, read_alarms
 from holdover.evaluate.period import Period
 from holdover.evaluate.reference_events import by_rhythm, by_rules
 from holdover.runtime.alert import Phase
@@ -87,8 +87,27 @@ def test_onsets_in_the_learning_period_are_not_counted_but_may_be_matched() -> N
 def test_the_delay_that_an_alarm_file_states_is_in_the_latency() -> None:
     file = notes((1300, f"start {VT} high physiological 1000"), (9000, "by some-model 1.2 sha256:ab delay_s 0.983"))
     found = compare_alarms(file, rhythm((1000, "(VT"), (2000, "(N")), RATE_HZ, WHOLE)
-    assert found.model == "some-model 1.2 sha256:ab"
+    assert found.maker == Maker("some-model 1.2 sha256:ab", 0.983, 0.983)
     assert tally(found).late_s == pytest.approx((3.983,))
+
+
+@pytest.mark.parametrize(("stated", "late_s"), [("delay_s 0.983 silence_s 0.483", 4.483), ("delay_s 0.983", 4.983)])
+def test_an_asystole_is_told_after_the_delay_of_silence_where_the_file_states_one(stated: str, late_s: float) -> None:
+    told = [(1400, "start asystole high physiological 1000"), (2000, "end asystole high physiological 1000 2000")]
+    told += [(2300, f"start {VT} high physiological 2000"), (9000, f"by some-model {stated}")]
+    reference = rhythm((1000, "(ASYS"), (2000, "(VT"), (3000, "(N"))
+    found = compare_alarms(notes(*told), reference, RATE_HZ, WHOLE)
+    assert tally(found, "asystole").late_s == pytest.approx((late_s,))
+    assert tally(found, VT).late_s == pytest.approx((3.983,))
+
+
+names = st.text(st.characters(categories=("Ll", "Nd"), include_characters=" .:-"), min_size=1, max_size=30)
+
+
+@given(names, st.floats(0, 99), st.floats(0, 99))
+def test_who_judged_can_be_read_as_it_is_written(name: str, delay_s: float, silence_s: float) -> None:
+    maker = Maker(name, round(delay_s, 3), round(silence_s, 3))
+    assert read_alarms(notes((5, maker_note(maker))), END).maker == maker
 
 
 def test_a_note_of_three_words_is_enough() -> None:
@@ -159,6 +178,26 @@ def test_no_asystole_is_expected_within_fibrillation_or_shutdown() -> None:
     assert by_rules(annotation_file(marks), RATE_HZ, 2200, Limits()) == []
 
 
+@pytest.mark.parametrize("hidden", [((1100, 32, 0, ""), (2000, 33, 0, "")), ((1100, 14, -1, ""), (2000, 14, 0, ""))])
+def test_an_asystole_is_expected_where_no_beat_comes_after_fibrillation_or_shutdown(
+    hidden: tuple[tuple[int, int, int, str], ...],
+) -> None:
+    file = annotation_file([(1000, 1, 0, ""), (1080, 1, 0, ""), *hidden, (2600, 1, 0, "")])
+    expected = by_rules(file, RATE_HZ, 2700, Limits()) or []
+    assert [(e.onset, e.at, e.end) for e in expected if e.label == "asystole"] == [(2000, 2400, 2600)]
+
+
+def test_signal_quality_that_was_never_lost_does_not_begin_the_count_anew() -> None:
+    file = annotation_file([(1000, 1, 0, ""), (1080, 1, 0, ""), (1300, 14, 0, ""), (2000, 1, 0, "")])
+    expected = by_rules(file, RATE_HZ, 2100, Limits()) or []
+    assert [(e.onset, e.at) for e in expected if e.label == "asystole"] == [(1080, 1480)]
+
+
+def test_the_rules_expect_no_technical_alarms() -> None:
+    file = annotation_file([(10, 14, -1, ""), (100, 14, 0, ""), (9000, 1, 0, ""), (9100, 1, 0, "")])
+    assert by_rules(file, RATE_HZ, 9150, Limits()) == []
+
+
 def test_limits_move_what_is_expected() -> None:
     file = beats(1000, 1080, 1660, 1740)
     for asystole_s, expected in ((4.0, 1), (6.0, 0)):
@@ -179,6 +218,18 @@ def test_fibrillation_is_held_against_its_marks_and_never_against_beats() -> Non
     assert tally(found, VF)[1:5] == (1, 1, 1, 1)
     assert ("rules", VF) not in found.tallies
     assert [(e.onset, e.end) for e in by_rhythm(rhythm((7, "(VFL"), (9, "(VF"), (20, "(N")), END) or ()] == [(7, 20)]
+
+
+def test_marked_fibrillation_counts_beside_other_marked_rhythms() -> None:
+    marks = rhythm((10, "(VT"), (20, "(VFIB"), (30, "(ASYS"), (40, "(VFL"), (50, "(N"))
+    found = [(event.label, event.onset, event.end) for event in by_rhythm(marks, END) or ()]
+    assert sorted(found, key=lambda event: event[1]) == [(VT, 10, 20), (VF, 20, 30), ("asystole", 30, 40), (VF, 40, 50)]
+
+
+def test_fibrillation_in_brackets_is_not_counted_again_as_the_rhythm_that_marks_it() -> None:
+    marks = [(10, 28, 0, "(VT"), (20, 28, 0, "(VFL"), (22, 32, 0, ""), (30, 33, 0, ""), (31, 28, 0, "(N")]
+    found = [(event.label, event.onset, event.end) for event in by_rhythm(annotation_file(marks), END) or ()]
+    assert sorted(found) == [(VF, 22, 30), (VT, 10, 20)]
 
 
 def test_a_label_that_no_record_has_marked_is_not_held_against_rhythm() -> None:

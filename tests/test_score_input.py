@@ -114,6 +114,8 @@ def test_a_file_of_another_rate_is_named(record: str, capsys: Pytest) -> None:
     [
         (("-f", "8", "-t", "5"), "the end of the comparison (sample 1800) is before its start (sample 2880)"),
         ((), "the end of the comparison (sample 3600) is before its start (sample 108000)"),
+        (("-f", "10"), "the comparison begins and ends at sample 3600: nothing would be compared"),
+        (("-f", "30", "-t", "40"), "would begin at sample 10800, but its samples end before sample 3600"),
         (("-f", "soon"), "'soon' is no time"),
         (("-f", "0", "-w", "-1"), "'-1' is no time"),
         (("-f", "0", "--tolerance", "-1"), "--tolerance -1 cannot be"),
@@ -143,6 +145,7 @@ def test_limits_that_contradict_one_another_are_refused(record: str, tmp_path: P
         (b"start asystole loud", "'start asystole loud' is no alarm"),
         (b"start asystole high technical soon", "'start asystole high technical soon' is no alarm"),
         (b"start asystole high physiological 901", "the alarm begins at sample 901, after it is told"),
+        (b"end asystole high physiological 900 899", "ends at sample 899, before its onset at sample 900"),
         (b"end ", "is no alarm"),
     ],
 )
@@ -156,11 +159,61 @@ def test_a_note_that_is_no_alarm_is_named_with_its_place(
     assert message in said.err
 
 
+def test_an_alarm_that_ends_before_it_began_is_named_with_its_place(
+    record: str, tmp_path: Path, capsys: Pytest
+) -> None:
+    start, end = note(b"start asystole high physiological 700", 900), note(b"end asystole high physiological 0 600", 50)
+    write_annotations(tmp_path / "100.alm", *start, *end)
+    said = score(capsys, record, "--test", "tst", "--ref", tmp_path, "-f", "0")
+    assert said.status == 3
+    assert (
+        "100.alm: annotation 2 at sample 950: the alarm ends at sample 600, before its onset at sample 700" in said.err
+    )
+
+
 def test_an_alarm_file_of_another_rate_is_refused(record: str, tmp_path: Path, capsys: Pytest) -> None:
     write_annotations(tmp_path / "100.alm", *note(b"## time resolution: 250"), *note(b"start asystole high", 900))
     said = score(capsys, record, "--test", "tst", "--ref", tmp_path, "-f", "0")
     assert said.status == 3
     assert "100.alm counts time at 250 Hz" in said.err
+
+
+def test_a_comparison_that_begins_after_the_last_annotation_is_refused(record: str, capsys: Pytest) -> None:
+    Path(f"{record}.hea").write_text(HEADER.replace(" 3600", ""))
+    said = score(capsys, "bxb", "-r", record, *PAIR, "-f", "2", "-l", "-", "-")
+    assert (said.status, "would begin at sample 720, but its annotations end before sample 403" in said.err) == (
+        2,
+        True,
+    )
+
+
+def test_a_record_in_which_no_beat_was_found_is_scored(record: str, tmp_path: Path, capsys: Pytest) -> None:
+    Path(f"{record}.tst").write_bytes(b"\0\0")
+    said = score(capsys, tmp_path, "--test", "tst", "--ref", tmp_path, "-f", "0")
+    assert (said.status, said.err) == (0, "")
+    assert "0/2" in said.out
+
+
+def test_a_record_held_against_another_is_warned_of(record: str, tmp_path: Path, capsys: Pytest) -> None:
+    for ending in ("hea", "atr"):
+        Path(f"{record}.{ending}").rename(tmp_path / f"208.{ending}")
+    said = score(capsys, record, "--test", "tst", "--ref", tmp_path / "208", "-f", "0")
+    assert said.status == 0
+    assert said.err.startswith("holdover: warning: 100 is held against 208, by its name another record")
+    Path(f"{record}.tst").rename(tmp_path / "208.tst")
+    assert score(capsys, tmp_path / "208", "--test", "tst", "--ref", tmp_path / "208", "-f", "0").err == ""
+
+
+def test_record_and_annotators_are_each_found_along_the_folders_of_wfdb(
+    record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Pytest
+) -> None:
+    (tmp_path / "out").mkdir()
+    Path(f"{record}.tst").rename(tmp_path / "out" / "100.tst")
+    monkeypatch.setenv("WFDB", f"{tmp_path} {tmp_path / 'out'}")
+    said = score(capsys, "bxb", "-r", "100", *PAIR, "-f", "0", "-l", "-", "-")
+    assert (said.status, said.err.count("\n")) == (0, 1), "no more than the warning that -f is not standard"
+    monkeypatch.setenv("WFDB", str(tmp_path))
+    assert "100.tst is missing: no annotator tst" in score(capsys, "bxb", "-r", "100", *PAIR).err
 
 
 def test_a_report_that_cannot_be_written_is_said(record: str, tmp_path: Path, capsys: Pytest) -> None:
