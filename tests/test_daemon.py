@@ -137,6 +137,21 @@ def test_sighup_reads_the_limits_again(broker: Broker, tmp_path: Path) -> None:
         assert daemon.stop() == 0, daemon.talk()
 
 
+def test_a_sensor_that_sends_more_than_can_be_judged_is_an_overrun(broker: Broker, tmp_path: Path) -> None:
+    port, ledger = free_port(), tmp_path / "ledger.db"
+    flood = b"".join(lines_of(signal_mv()[:3600])) * 10
+    with Daemon(configure(tmp_path, broker.port, from_tcp("bed", port))) as daemon:
+        daemon.ready()
+        with Caller(port) as caller:
+            caller.line.settimeout(PATIENCE_S)
+            until = time.monotonic() + PATIENCE_S
+            while ("overrun", "start") not in labels(ledger):
+                caller.say([flood])
+                assert time.monotonic() < until, labels(ledger)[-5:]
+        assert daemon.is_up()
+    assert all(body["kind"] == "technical" for body in bodies(ledger) if body["label"] == "overrun")
+
+
 def test_the_service_manager_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

@@ -26,6 +26,8 @@ GATHER_S = 0.1
 
 GATHER_BYTES = 1 << 18
 QUEUE_PIECES = 64
+OVERRUN_S, TELL_AGAIN_S = 2.0, 60.0
+"""What waits here has no room for so long: more comes than is judged, and the sender may lose some. Said so often."""
 SECONDS = {"s": 1.0, "ms": 1e-3}
 
 _END = b""
@@ -146,12 +148,19 @@ class Lines:
         self._queue: Queue[bytes | None] = Queue(QUEUE_PIECES)
         self._stop = Event()
         self._failure: Exception | None = None
+        self._full_since: float | None = None
+        self._told_at = -TELL_AGAIN_S
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield what came, an empty chunk when nothing did; ends with the input, or soon after `close`."""
         Thread(target=self._receive, name=f"holdover-{self.name}", daemon=True).start()
         while not self._stop.is_set():
+            overrun = self._overrun()
             pieces, ended = self._gather()
+            if overrun:
+                yield Chunk(
+                    self._next, np.empty((0, len(self.channels)), np.float32), arrived=wall.time(), fault="overrun"
+                )
             yield from self._placed(self._parse(pieces, ended), wall.time())
             if ended:
                 if self._failure is not None:
@@ -182,6 +191,18 @@ class Lines:
             with suppress(Full):
                 self._queue.put(piece, timeout=WAIT_S)
                 return
+
+    def _overrun(self) -> bool:
+        """Whether more has come for `OVERRUN_S` than is taken, and that is to be said; asked before each gathering."""
+        now = wall.monotonic()
+        if not self._queue.full():
+            self._full_since = None
+            return False
+        self._full_since = now if self._full_since is None else self._full_since
+        if now - self._full_since < OVERRUN_S or now - self._told_at < TELL_AGAIN_S:
+            return False
+        self._told_at = now
+        return True
 
     def _gather(self) -> tuple[list[bytes | None], bool]:
         """What arrives until `GATHER_S` after the first of it, and whether the input ended."""
