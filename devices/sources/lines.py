@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from holdover.devices.sources.feeds import WAIT_S, Caller, Descriptor, Feed, Listener
+from holdover.devices.sources.feeds import PIECE, WAIT_S, Caller, Descriptor, Feed, Listener
 from holdover.devices.sources.line_parser import LineParser, Samples
 from holdover.devices.sources.recording import checked_number, checked_rate, distinct
 from holdover.devices.sources.units import normal
@@ -27,7 +27,7 @@ GATHER_S = 0.1
 GATHER_BYTES = 1 << 18
 QUEUE_PIECES = 64
 OVERRUN_S, TELL_AGAIN_S = 2.0, 60.0
-"""What waits here has no room for so long: more comes than is judged, and the sender may lose some. Said so often."""
+"""Each read has found more than it could take for so long: more comes than is judged. Said so often."""
 SECONDS = {"s": 1.0, "ms": 1e-3}
 
 _END = b""
@@ -155,9 +155,8 @@ class Lines:
         """Yield what came, an empty chunk when nothing did; ends with the input, or soon after `close`."""
         Thread(target=self._receive, name=f"holdover-{self.name}", daemon=True).start()
         while not self._stop.is_set():
-            overrun = self._overrun()
             pieces, ended = self._gather()
-            if overrun:
+            if self._overrun():
                 yield Chunk(
                     self._next, np.empty((0, len(self.channels)), np.float32), arrived=wall.time(), fault="overrun"
                 )
@@ -181,6 +180,7 @@ class Lines:
     def _receive(self) -> None:
         try:
             for piece in self.feed.pieces(self._stop):
+                self._note(piece)
                 self._put(piece)
         except Exception as error:  # whatever ends the reading is raised where the chunks are taken
             self._failure = error
@@ -192,14 +192,17 @@ class Lines:
                 self._queue.put(piece, timeout=WAIT_S)
                 return
 
-    def _overrun(self) -> bool:
-        """Whether more has come for `OVERRUN_S` than is taken, and that is to be said; asked before each gathering."""
-        now = wall.monotonic()
-        if not self._queue.full():
+    def _note(self, piece: bytes | None) -> None:
+        """A piece that is full has more behind it; who writes into a pipe waits, and loses nothing."""
+        if piece is None or len(piece) < PIECE or isinstance(self.feed, Descriptor):
             self._full_since = None
-            return False
-        self._full_since = now if self._full_since is None else self._full_since
-        if now - self._full_since < OVERRUN_S or now - self._told_at < TELL_AGAIN_S:
+        elif self._full_since is None:
+            self._full_since = wall.monotonic()
+
+    def _overrun(self) -> bool:
+        """Whether more has come for `OVERRUN_S` than is taken, and that is to be said."""
+        since, now = self._full_since, wall.monotonic()
+        if since is None or now - since < OVERRUN_S or now - self._told_at < TELL_AGAIN_S:
             return False
         self._told_at = now
         return True
