@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from holdover.export.exporting import Exported, Options
     from holdover.export.original import SourceOptions
 
+from holdover.apps.places import check_places, write
 from holdover.runtime.errors import ModelError, UsageError
 
 EPILOG = """\
@@ -36,6 +38,31 @@ written then. 'holdover verify' repeats the proof at any time."""
 
 MAX_TEST_S = 60.0
 """Of a test recording, so much is used."""
+
+PROCESSING = (
+    ("gain", "G", "times G"),
+    ("offset", "O", "plus O"),
+    ("difference", None, "each sample less the one before"),
+    ("highpass", "HZ[,ORDER]", "Butterworth (default order: 2)"),
+    ("lowpass", "HZ[,ORDER]", "Butterworth (default order: 2)"),
+    ("notch", "HZ[,Q]", "as against mains (default Q: 30)"),
+    ("fir", "FILE", "taps, the first for the newest sample: .npy, or text"),
+    ("normalise", "running[,TAU_S[,FLOOR]]|MEAN,STD",
+        "less a mean, over a deviation: of the past, fading with TAU_S (default: 10), never below FLOOR (default: "
+        "0.01); or fixed, as --normalise=-0.2,1.5"),
+    ("after", "OUTPUT", "steps that follow stand behind this output"),
+)  # fmt: skip
+"""Option, what stands after it, help."""
+
+
+class _InOrder(argparse.Action):
+    """Options whose order counts, one list for all."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, args: argparse.Namespace, values: Any, _option: str | None = None
+    ) -> None:
+        """Add an option, and what stands after it, to the list."""
+        args.processing = (*args.processing, (self.dest, values[0] if values else None))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--test-input", metavar="FILE", help="a recording to prove it on (default: white noise)")
     add("--keep-whole", metavar="FILE", help="also write the whole-sequence graph, for 'holdover quantize'")
     add("--json", action="store_true", help="the report as one JSON object")
+    steps = parser.add_argument_group("preprocessing, written into the file",
+        "steps before the inputs, in the order in which they are given")  # fmt: skip
+    for option, metavar, what in PROCESSING:
+        steps.add_argument(f"--{option}", action=_InOrder, nargs=1 if metavar else 0, metavar=metavar, help=what)
+    parser.set_defaults(processing=())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,20 +107,22 @@ def run(args: argparse.Namespace) -> int:
     Raises
     ------
     HoldoverError
-        The source cannot be read, the model cannot be streamed, or the proof failed; nothing is written.
+        The source cannot be read, the model cannot be streamed, the proof failed, or a file cannot be written; nothing
+        is written then.
     """
     from holdover.export import report
-    from holdover.export.contract_io import save
 
     done = _export(args)
-    size = save(done.model, args.output)
+    files = {args.output: done.model.SerializeToString(deterministic=True)}
     if args.keep_whole:
-        _keep_whole(done, args.keep_whole)
+        files[args.keep_whole] = _kept_whole(done)
+    write(files)
     if args.json:
         print(json.dumps(report.document(done), indent=1))
         return 0
     print("\n".join(report.lines(done)))
-    print(f"wrote {args.output} ({size / 1024:.1f} kB, sha256 of the source in its contract)")
+    size = len(files[args.output]) / 1024
+    print(f"wrote {args.output} ({size:.1f} kB, sha256 of the source in its contract)")
     return 0
 
 
@@ -99,23 +133,35 @@ def _export(args: argparse.Namespace) -> "Exported":
 
     tell = _teller(quiet=args.json)
     tell("reading the source")
-    options = options_of(args)
-    original = read(args.source, source_options(args))
-    done = export(original, options, tell)
-    tell("")
-    return done
+    try:
+        options = options_of(args)
+        return export(read(args.source, source_options(args)), options, tell)
+    finally:
+        tell("")
 
 
 def _check(args: argparse.Namespace) -> None:
-    folder = Path(args.output).resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder} to write {Path(args.output).name} into")
-    if args.rate <= 0:
+    """What can be said before hours of work."""
+    if not 0 < args.rate < math.inf:
         raise UsageError(f"--rate {args.rate:g}: expected samples a second, above 0")
-    if args.hop < 1 or (args.window is not None and args.window < 1) or args.lookahead < 0:
+    if args.hop < 1 or (args.window is not None and args.window < 1) or not 0 <= args.lookahead < math.inf:
         raise UsageError("--hop and --window are at least 1, --lookahead at least 0")
-    if Path(args.output).resolve() == Path(args.source).resolve():
-        raise UsageError("the output is the source: choose another name, the original is needed to prove it again")
+    for option, given in (("--leads", args.leads), ("--labels", args.labels)):
+        if given is not None:
+            _names(option, given)
+    taps = (value for kind, value in args.processing if kind == "fir")
+    check_places({"-o": args.output, "--keep-whole": args.keep_whole},
+                 (args.source, args.states, args.test_input, *taps))  # fmt: skip
+
+
+def _names(option: str, given: str) -> tuple[str, ...]:
+    """Names between commas, none empty, none twice."""
+    names = tuple(name.strip() for name in given.split(","))
+    if "" in names:
+        raise UsageError(f"{option} {given!r} has a name that is empty; expected names between commas, as in I,II")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{option} {given!r} names {twice[0]} twice; expected names that differ")
+    return names
 
 
 def source_options(args: argparse.Namespace) -> "SourceOptions":
@@ -134,21 +180,23 @@ def options_of(args: argparse.Namespace) -> "Options":
     """What the command line says of the export."""
     from holdover.export.describe import Statement
     from holdover.export.exporting import Options
+    from holdover.export.front_end_steps import parse
 
     meanings = dict(_pair(m) for m in args.meaning)
     provenance = {"license": args.license} if args.license else {}
     if args.trained_on:
         provenance["trained_on"] = args.trained_on
-    leads = tuple(lead.strip() for lead in args.leads.split(","))
-    labels = tuple(label.strip() for label in args.labels.split(",")) if args.labels else ()
+    leads = _names("--leads", args.leads)
+    labels = _names("--labels", args.labels) if args.labels is not None else ()
     said = Statement(
         name=args.name or Path(args.source.split(":")[-1]).stem, rate_hz=args.rate, leads=leads, unit=args.unit,
         version=args.model_version, labels=labels, meanings=meanings, provenance=provenance,
     )  # fmt: skip
+    processing = parse(args.processing, args.rate)
     signal = test_signal(args.test_input, args.rate, leads, args.unit) if args.test_input else None
     described = Path(args.test_input).name if args.test_input else "white noise of unit variance"
     return Options(said, args.hop, args.window, args.lookahead, args.time_axis, signal, described,
-                   args.tap is not None)  # fmt: skip
+                   args.tap is not None, processing)  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -198,17 +246,17 @@ def _only_signals(rate_hz: float, channels: list[dict[str, str]]) -> dict[str, A
     }  # fmt: skip
 
 
-def _keep_whole(done: "Exported", path: str) -> None:
+def _kept_whole(done: "Exported") -> bytes:
     """The prepared whole-sequence graph; its draft contract is that of the streaming graph."""
     import onnx
 
-    from holdover.export.contract_io import write_whole
     from holdover.runtime.contract import KEY
 
     whole = onnx.ModelProto()
     whole.CopyFrom(done.whole)
     onnx.helper.set_model_props(whole, {f"{KEY}.draft": done.contract.text()})
-    write_whole(path, whole.SerializeToString(deterministic=True))
+    data: bytes = whole.SerializeToString(deterministic=True)
+    return data
 
 
 def _teller(quiet: bool) -> Any:

@@ -43,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     contract = load(args.model).contract
     tell = _teller(quiet=args.json)
     tell("proving")
-    proof = _prove(args)
-    tell("")
+    try:
+        proof = _prove(args)
+    finally:
+        tell("")
     if args.json:
         print(json.dumps(proof.document() | {"refusals": list(proof.refusals)}, indent=1))
     else:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,33 @@ def save(model: onnx.ModelProto, path: str | Path) -> int:
 
 def write_whole(path: str | Path, data: bytes) -> None:
     """Write a file so that a reader finds the old one or the new one, never a part."""
-    path = Path(path)
+    write_together([(path, data)])
+
+
+def write_together(files: Sequence[tuple[str | Path, bytes]]) -> None:
+    """Write files so that a reader finds the old ones or the new ones; nothing is put in place before all are written.
+
+    Raises
+    ------
+    OSError
+        One of them cannot be written.
+    """
+    parts: list[tuple[Path, Path]] = []
+    try:
+        for path, data in files:
+            _write_beside(Path(path), data, parts)
+        for part, path in parts:
+            os.replace(part, path)
+    except BaseException:
+        for part, _ in parts:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _write_beside(path: Path, data: bytes, parts: list[tuple[Path, Path]]) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        parts.append((Path(file.name), path))
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)

@@ -230,6 +230,8 @@ def _proven(
 
 def _document(original: Original, found: Passed, options: Options) -> dict[str, Any]:
     document = describe(found.woven, options.statement)
+    if not Contract.of(document).exact_end:
+        document |= {"end": "cut"}
     document["provenance"] |= {"source": f"sha256:{original.sha256}", "source_kind": original.kind,
                                "states": "passed through"}  # fmt: skip
     if found.exact is not None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -13,19 +13,26 @@ from holdover.export.contract_io import attach
 from holdover.export.describe import Statement, describe
 from holdover.export.fact import Running
 from holdover.export.float64 import run_float64
+from holdover.export.front_end import around, settled
+from holdover.export.front_end_steps import Processing
 from holdover.export.loom import Weave
 from holdover.export.measure import Array, Tensors, blocks
-from holdover.export.original import Original
-from holdover.export.proof import Proof, engine_of, is_bitwise, noise, one_call, prove, with_proof
+from holdover.export.original import Original, refuse_infinite
+from holdover.export.proof import Proof, engine_of, is_bitwise, longest_of, noise, one_call, prove, with_proof
 from holdover.export.refusal import RefusedError
 from holdover.export.streaming import Port, Woven, weave
+from holdover.export.stretch import FAR, QUICK_S, far_off
+from holdover.export.tally import gaps
 from holdover.export.taps import tapped_original
 from holdover.export.whole import Whole, clean, layouts, session
 from holdover.runtime.contract import Contract
-from holdover.runtime.errors import ModelError
+from holdover.runtime.errors import ModelError, UsageError
 
 Progress = Callable[[str], None]
 """Told what is done next."""
+
+MAX_RECOMPUTED = 20_000
+"""Samples of the longest window whose recomputation is timed."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Options:
         What that is.
     tap : bool
         Whether the gates of recurrent layers are outputs too.
+    processing : Processing
+        What is written into the graph before the inputs and behind the outputs.
     """
 
     statement: Statement
@@ -60,6 +69,7 @@ class Options:
     signal: Array | None = None
     described: str = "white noise of unit variance"
     tap: bool = False
+    processing: Processing = field(default_factory=Processing)
 
 
 @dataclass(frozen=True)
@@ -122,21 +132,29 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
     """
     if options.tap:
         original, options = _tapped(original, options)
+    progress("reading the graph")
+    proto = clean(original.model)
+    refuse_infinite(proto)
     if original.sidecar is not None:
         from holdover.export import explicit  # it imports this module
 
+        if options.processing.document():
+            raise UsageError("preprocessing is written around a whole-sequence graph; this model's states are inputs: "
+                             "export the model without them, or preprocess in it")  # fmt: skip
         return explicit.export(original, options, progress)
-    progress("reading the graph")
-    proto = clean(original.model)
-    whole = Whole(proto, layouts(proto, original.time_axes, options.time_axis))
+    bare = Whole(proto, layouts(proto, original.time_axes, options.time_axis))
+    whole = around(bare, options.processing, options.statement.rate_hz)
     progress("making it streaming")
     lookahead = round(options.lookahead_s * options.statement.rate_hz)
     how = Weave(hop=options.hop, window=options.window, lookahead=lookahead)
     woven, form = _choose(whole, how, options.statement, progress)
-    _against_framework(original, whole)
+    _against_framework(original, bare)
     document = describe(woven, options.statement)
     if form:
         document |= {"chunk_invariant": "bitwise"}
+    if not Contract.of(document).exact_end:
+        document |= {"end": "cut"}
+    document |= options.processing.document()
     document["provenance"] |= {"source": f"sha256:{original.sha256}", "source_kind": original.kind}
     if woven.approximations:
         document |= {"approximations": list(woven.approximations), "window": how.window, "lookahead": how.lookahead}
@@ -155,14 +173,19 @@ def export(original: Original, options: Options, progress: Progress = lambda _: 
         data, proof = proven()
     if approximate:
         document["approximation_error"] = _approximation(data, reference, options)
+    if not (proof.refusals or approximate) and proof.exponent <= 0:
+        engine = engine_of(data)
+        proof = replace(proof, refusals=tuple(far_off(engine, reference, longest_of(engine.contract))))
     if proof.refusals:
         raise ModelError("the streaming graph does not do what the original does:\n  " + "\n  ".join(proof.refusals))
+    proof = settled(proof, data, options.processing)
     progress("measuring what a step costs")
     cost = measure_cost(data, whole, proof)
     document = with_proof(document, proof)
     model = onnx.load_from_string(_file(woven.model, document))
     contract = attach(model, document)
-    return Exported(model, whole.with_shapes(), contract, proof, cost, (*original.notes, *woven.approximations))
+    notes = (*original.notes, *options.processing.notes(), *woven.approximations)
+    return Exported(model, whole.with_shapes(), contract, proof, cost, notes)
 
 
 def verify(
@@ -176,8 +199,9 @@ def verify(
 
         return explicit.verify(data, contract, original, time_axis, signal, described)
     proto = clean(original.model)
-    whole = Whole(proto, layouts(proto, original.time_axes, time_axis))
     said = contract.document
+    whole = Whole(proto, layouts(proto, original.time_axes, time_axis))
+    whole = around(whole, Processing.of(said), contract.signal.rate_hz)
     window, lookahead = said.get("window"), said.get("lookahead", 0)
     woven = _woven(whole, Weave(hop=contract.hop, window=window, lookahead=lookahead))
     reference, precise = (itself(data), None) if woven.approximations else references(whole, woven)
@@ -201,15 +225,26 @@ def _tapped(original: Original, options: Options) -> tuple[Original, Options]:
 def _against_framework(original: Original, whole: Whole) -> None:
     """Exporters err without a word, and cleaning might: the graph must give what the framework or the file gives."""
     answer = original.answer or _answer_of(original.model)
-    for length in whole.lengths:
+    for length in _stretches(whole):
         x = noise(1, length, whole.channels, length)
         found = whole.run(x)
         for name, value in answer(whole.feeds(x)).items():
-            scale = max(1.0, float(np.abs(value).max()))
-            gap = float(np.abs(found[name] - value).max()) if found[name].shape == value.shape else np.inf
+            scale = max(1.0, float(np.abs(value).max(initial=0, where=np.isfinite(value))))
+            gap = float(gaps(found[name], value).max()) if found[name].shape == value.shape else np.inf
             if gap > 1e-4 * scale:
                 raise ModelError(f"the prepared graph differs from its own framework by {gap:.1e} in {name} at "
                                  f"{length} samples: the framework's exporter is wrong")  # fmt: skip
+
+
+def _stretches(whole: Whole) -> Iterator[int]:
+    """The lengths at which it was watched, then ever longer ones, as long as a run is quick."""
+    yield from whole.lengths
+    length, took = whole.lengths[1], 0.0
+    while length < FAR and took < QUICK_S:
+        length *= 4
+        began = time.perf_counter()
+        yield length
+        took = time.perf_counter() - began
 
 
 def _answer_of(model: onnx.ModelProto) -> Callable[[Tensors], Tensors]:
@@ -336,7 +371,7 @@ def measure_cost(data: bytes, whole: Runs, proof: Proof) -> Cost:
     c = engine_of(data).contract
     memory = max((proof.memory[o.name] if proof.memory[o.name] > 0 else proof.settle[o.name] for o in c.outputs),
                  default=0)  # fmt: skip
-    window = max(memory, c.first_chunk_min, 64 * c.hop)
+    window = min(max(memory, c.first_chunk_min, 64 * c.hop), max(MAX_RECOMPUTED, c.first_chunk_min))
     x = noise(1, window, whole.channels, 1)
     recompute = _median(lambda: whole.run(x), 30)
     sizes = [k for k in (1, 8, 64) if k == 1 or c.bitwise]

@@ -72,6 +72,10 @@ class Weave:
     lookahead: int = 0
 
 
+class NotYet(Exception):
+    """A rule needs a tensor that is woven later; the walk comes back to its node."""
+
+
 class Loom:
     """Takes the original's tensors one by one and keeps what was woven for each.
 
@@ -136,6 +140,22 @@ class Loom:
         if old is None or not isinstance(self.fact(old), Static):
             return None
         return self.whole.values(old)[0]
+
+    def beginning(self, old: ir.Value) -> Array:
+        """What a state begins with, for one stream.
+
+        Raises
+        ------
+        NotStreamable
+            Streams that share a call begin with different numbers.
+        """
+        one, _, many = self.whole.values(old)
+        axis = next((i for i, d in enumerate(self.dims(old)) if d.batch), None)
+        if axis is not None:
+            every = [many, *self.whole.far.all_values(old.name or "")]
+            if any(not np.array_equal(v, np.repeat(one, v.shape[axis] // one.shape[axis], axis)) for v in every):
+                raise NotStreamable("its initial state differs between the streams of a call")
+        return one
 
     def dims(self, old: ir.Value) -> tuple[Dim, ...]:
         """The axes of a tensor of the original."""

@@ -67,6 +67,7 @@ SETTLED = 1e-3
 """Two pasts have settled where outputs differ by less than this part of their spread."""
 
 
+@np.errstate(all="ignore")  # numbers that are not finite are told apart below
 def settling(engine: OrtEngine, x: Array) -> dict[str, int]:
     """Samples until a stream that begins anew says what one with another past says; -1: not within x.
 
@@ -88,8 +89,10 @@ def settling(engine: OrtEngine, x: Array) -> dict[str, int]:
         # A stream with a past has frames at once; both end at the same sample.
         n = min(len(a), len(b))
         a, b = a[len(a) - n :], b[len(b) - n :]
-        spread = float(b.std(dtype=np.float64)) or 1.0 if n else 1.0
-        apart = np.flatnonzero(np.abs(a - b).max(axis=1) > SETTLED * spread)
+        finite = b[np.isfinite(b)]
+        spread = float(finite.std(dtype=np.float64)) or 1.0 if finite.size else 1.0
+        near = (a == b) | (np.abs(a - b) <= SETTLED * spread)
+        apart = np.flatnonzero(~near.all(axis=1))
         late = (int(apart[-1]) + 1) if len(apart) else 0
         settled[o.name] = -1 if late >= n else late * o.samples_per_frame + (o.delay if late else 0)
     return settled
@@ -101,6 +104,7 @@ def _steps_of(engine: OrtEngine, n: int) -> list[int]:
     return [first] + [c.hop] * ((n - first) // c.hop)
 
 
+@np.errstate(all="ignore")  # a state that overflows ends it
 def stability(engine: OrtEngine, x: Array, hops: int = 120, size: float = 1e-4) -> float:
     """Largest Lyapunov exponent of the carried state, a hop (Benettin et al. 1980): above 0 small errors grow.
 
@@ -132,6 +136,8 @@ def stability(engine: OrtEngine, x: Array, hops: int = 120, size: float = 1e-4) 
         now = np.sqrt(sum(float((d**2).sum()) for d in apart.values()))
         if now == 0:
             return SUDDEN
+        if not np.isfinite(now):
+            break
         growth.append(np.log(now / size))
         state = after
-    return float(np.mean(growth))
+    return float(np.mean(growth)) if growth else 0.0

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from holdover.export.sidecar import Sidecar
+from holdover.runtime.errors import ModelError
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -76,3 +78,46 @@ class SourceOptions:
     activation: str | None = None
     trust: bool = False
     states: str | Path | None = None
+
+
+WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "RNN", "LSTM", "GRU")
+"""Operators in whose inputs an infinity makes NaN of all that comes after; -inf in a mask is what masks are made of."""
+PASSING = ("Identity", "Transpose", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat",
+           "DequantizeLinear")  # fmt: skip
+"""Operators through which a weight may come."""
+
+
+def refuse_infinite(model: onnx.ModelProto) -> None:
+    """Refuse infinite weights, in the graph and in the bodies of its loops.
+
+    Raises
+    ------
+    ModelError
+        A product, a convolution or a recurrent layer has one.
+    """
+    infinite = {t.name: t for t in model.graph.initializer if _infinite(t)}
+    if infinite:
+        _refuse_infinite(model.graph, infinite)
+
+
+def _refuse_infinite(graph: onnx.GraphProto, infinite: dict[str, onnx.TensorProto]) -> None:
+    infinite = dict(infinite)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                own = {t.name: t for t in attribute.g.initializer if _infinite(t)}
+                _refuse_infinite(attribute.g, infinite | own)
+        tensor = next((infinite[name] for name in node.input if name in infinite), None)
+        if tensor is None:
+            continue
+        if node.op_type in WEIGHTED:
+            value = onnx.numpy_helper.to_array(tensor)
+            raise ModelError(f"the weight {tensor.name} of {node.op_type} {node.name or node.output[0]!r} holds "
+                             f"infinity, {np.isinf(value).sum()} of {value.size}; train again")  # fmt: skip
+        if node.op_type in PASSING:
+            infinite[node.output[0]] = tensor
+
+
+def _infinite(tensor: onnx.TensorProto) -> bool:
+    value = onnx.numpy_helper.to_array(tensor)
+    return value.dtype.kind == "f" and bool(np.isinf(value).any())

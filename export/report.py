@@ -58,7 +58,7 @@ def proof_lines(proof: Proof, c: Contract, against: str) -> Iterator[str]:
     """What was compared, and how it came out."""
     rate_hz = c.signal.rate_hz
     yield from _item("proof", f"{proof.frames} frames against {against}, on {proof.signal}: largest difference "
-                     f"{proof.max_error:.1e}; rounding explains up to {proof.tolerance:.1e}")  # fmt: skip
+                     f"{proof.max_error:.1e}; {_explained(proof)}")  # fmt: skip
     for check, error in proof.checks.items():
         yield f"{'':{INDENT}}{check + ' ':.<34} {error:.1e}"
     same = "the same bits for every cut of the signal into blocks"
@@ -73,9 +73,20 @@ def proof_lines(proof: Proof, c: Contract, against: str) -> Iterator[str]:
                          "log): two runs drift apart, compare decisions, not numbers")  # fmt: skip
     elif SUDDEN < proof.exponent < -0.005:
         yield from _item("", f"small differences of the state die out ({proof.exponent:.2f} a block, natural log)")
+    for name, columns in proof.still.items():
+        which = f"column{'' if len(columns) == 1 else 's'} {', '.join(map(str, columns))}"
+        yield from _item("warning", f"{name}, {which} (the first is 0) said the same all along, so that nothing was "
+                         "proven of it; unless that is meant, give a signal on which it moves with "
+                         "--test-input")  # fmt: skip
     for name, settle in proof.settle.items():
         if settle < 0:
             yield from _item("warning", f"{name} did not settle within the test signal: it keeps all of its past")
+
+
+def _explained(proof: Proof) -> str:
+    """How much of it rounding explains, each output on its own scale."""
+    up_to = ", ".join(f"{tolerance:.1e} ({name})" for name, tolerance in proof.tolerances.items())
+    return f"{proof.excess:.2g} of what rounding explains, up to {up_to}"
 
 
 def _cost(cost: Cost, c: Contract) -> Iterator[str]:

@@ -17,12 +17,13 @@ from onnx_ir.passes.common import (
 )
 
 from holdover.export.fact import Fact, Length, PerBatch, Refused, Running, Static, Stream
-from holdover.export.loom import Loom, State, Weave
+from holdover.export.far import RANDOM, same
+from holdover.export.loom import Loom, NotYet, State, Weave
 from holdover.export.refusal import NotStreamable, Refusal
 from holdover.export.rules import pad, slices
 from holdover.export.rules.scan import captured
 from holdover.export.rules.table import RULES
-from holdover.export.whole import RANDOM, Whole
+from holdover.export.whole import Whole
 
 SIGNAL = "x"
 
@@ -113,16 +114,42 @@ def _walk(whole: Whole, how: Weave) -> Loom:
     for node in loom.order:
         _mark_independent(loom, node)
     _signal(loom)
-    for node in loom.order:
-        if node in loom.done:
-            continue
-        try:
-            _node(loom, node)
-        except NotStreamable as why:
-            loom.refusals.append(Refusal(node.outputs[0].name or node.name or "?", node.op_type, str(why)))
-            for output in node.outputs:
-                loom.set_fact(output, Refused())
+    pending = [n for n in loom.order if n not in loom.done and n in _needed(loom)]
+    while pending:
+        later = [n for n in pending if not _visited(loom, n)]
+        if len(later) == len(pending):
+            raise AssertionError(f"nothing is known of what {later[0].op_type} takes")
+        pending = later
     return loom
+
+
+def _needed(loom: Loom) -> set[ir.Node]:
+    """Nodes of which the outputs are made: those of which the shape alone is used are left out."""
+    found: set[ir.Node] = set()
+    left = [o.producer() for o in loom.model.graph.outputs]
+    while left:
+        node = left.pop()
+        if node is not None and node not in found and node not in loom.done:
+            found.add(node)
+            left += [v.producer() for v in _uses(node)]
+    return found
+
+
+def _visited(loom: Loom, node: ir.Node) -> bool:
+    """Weave a node; False where what it takes comes later."""
+    if node in loom.done:
+        return True
+    if not all(map(loom.known, _uses(node))):
+        return False
+    try:
+        _node(loom, node)
+    except NotYet:
+        return False
+    except NotStreamable as why:
+        loom.refusals.append(Refusal(node.outputs[0].name or node.name or "?", node.op_type, str(why)))
+        for output in node.outputs:
+            loom.set_fact(output, Refused())
+    return True
 
 
 def _node(loom: Loom, node: ir.Node) -> None:
@@ -160,10 +187,11 @@ def _independent(loom: Loom, value: ir.Value) -> Fact:
     """What a tensor follows that does not follow the signal: nothing, the batch, or the length."""
     if not value.uses() and not value.is_graph_output():
         return Length()
+    name, far = value.name or "", loom.whole.far
     short, long, many = loom.whole.values(value)
-    if not np.array_equal(short, long, equal_nan=short.dtype.kind == "f"):
+    if far.follows_length(name) or not same(short, long):
         return Length()
-    return Static() if np.array_equal(short, many, equal_nan=short.dtype.kind == "f") else PerBatch()
+    return PerBatch() if far.follows_batch(name) or not same(short, many) else Static()
 
 
 def _signal(loom: Loom) -> None:

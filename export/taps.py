@@ -13,16 +13,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from holdover.export.original import Original
-from holdover.export.whole import clean, session
-from holdover.runtime.contract import Contract
-from holdover.runtime.engine import initial_state
+from holdover.export.whole import clean
 from holdover.runtime.errors import UsageError
-
-Array = NDArray[Any]
 
 PARTS = {"LSTM": ("forget", "input", "output", "cell"), "GRU": ("update", "reset"), "RNN": ("hidden",)}
 """What is tapped of each kind of layer; `update` of a GRU is the share of the old state that is kept."""
@@ -88,47 +83,6 @@ def tapped_original(original: Original) -> tuple[Original, dict[str, str]]:
     if sidecar is not None:
         sidecar = msgspec.structs.replace(sidecar, outputs=(*sidecar.outputs, *names))
     return replace(original, model=model, sidecar=sidecar), dict.fromkeys(names, "gates")
-
-
-class Gates:
-    """The gates of a streaming model, tapped when they are looked at; the file stays as it is.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        A streaming model.
-    contract : Contract
-        Its own.
-
-    Raises
-    ------
-    UsageError
-        As `tapped`.
-    """
-
-    def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        with_gates, self.taps = tapped(model)
-        self._contract = contract
-        self._wanted = [o for tap in self.taps for o in tap.outputs.values()]
-        self._run = session(with_gates)
-        self._state = initial_state(contract)
-
-    def push(self, x: Array) -> dict[str, Array]:
-        """Gates by output, (frames, units), of the next block.
-
-        Parameters
-        ----------
-        x : array
-            (samples, channels), a multiple of the model's grid; the first at least `first_chunk_min`.
-        """
-        c = self._contract
-        names = [*self._wanted, *(s.output for s in c.states)]
-        end = {c.eos_input: np.zeros(1, np.int64)} if c.eos_input else {}
-        signal = np.ascontiguousarray(x[np.newaxis] if c.signal.axis == 1 else x.T[np.newaxis], np.float32)
-        feeds = {c.signal.input: signal, **{s.input: self._state[s.name] for s in c.states}, **end}
-        found = dict(zip(names, self._run.run(names, feeds), strict=True))
-        self._state = {s.name: found[s.output] for s in c.states}
-        return {n: found[n][:, 0] for n in self._wanted}
 
 
 class _Names:
@@ -281,38 +235,29 @@ def _initial(w: _Writer, node: onnx.NodeProto, index: int, y: str, hidden: int, 
     return w.op("ConstantOfShape", [shape], wish, value=zero)
 
 
-def _scan(w: _Writer, step: Callable[[str], "_Body"], first: str, frames: Sequence[str], wish: str) -> str:
+def _scan(w: _Writer, step: Callable[[str], onnx.GraphProto], first: str, frames: Sequence[str], wish: str) -> str:
     """The second output of a step, over all frames, (time, batch, hidden)."""
     body = step(w.names.free(f"{w.layer}.{wish}.step"))
-    graph = helper.make_graph(body.nodes, "step", body.inputs, body.outputs)
-    wishes = [f"{wish}.last", wish]
-    return w.ops("Scan", [first, *frames], wishes, body=graph, num_scan_inputs=len(frames))[1]
+    return w.ops("Scan", [first, *frames], [f"{wish}.last", wish], body=body, num_scan_inputs=len(frames))[1]
 
 
-@dataclass(frozen=True)
-class _Body:
-    nodes: list[onnx.NodeProto]
-    inputs: list[onnx.ValueInfoProto]
-    outputs: list[onnx.ValueInfoProto]
+def _body(p: str, nodes: list[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str]) -> onnx.GraphProto:
+    ends = ([helper.make_tensor_value_info(f"{p}.{n}", TensorProto.FLOAT, [None, None]) for n in names]
+            for names in (inputs, outputs))  # fmt: skip
+    return helper.make_graph(nodes, "step", *ends)
 
 
-def _body(p: str, nodes: list[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str]) -> _Body:
-    def infos(names: Sequence[str]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(f"{p}.{n}", TensorProto.FLOAT, [None, None]) for n in names]
-
-    return _Body(nodes, infos(inputs), infos(outputs))
-
-
-def _shift_step(p: str) -> _Body:
+def _shift_step(p: str) -> onnx.GraphProto:
     nodes = [helper.make_node("Identity", [f"{p}.now"], [f"{p}.next"]),
              helper.make_node("Identity", [f"{p}.before"], [f"{p}.earlier"])]  # fmt: skip
     return _body(p, nodes, ["before", "now"], ["next", "earlier"])
 
 
-def _cell_step(p: str) -> _Body:
+def _cell_step(p: str) -> onnx.GraphProto:
+    # Two sums of the same bits: one value given out twice, as passes leave of an Identity, is garbage in onnxruntime.
     nodes = [helper.make_node("Mul", [f"{p}.forget", f"{p}.before"], [f"{p}.kept"]),
              helper.make_node("Add", [f"{p}.kept", f"{p}.let_in"], [f"{p}.next"]),
-             helper.make_node("Identity", [f"{p}.next"], [f"{p}.cell"])]  # fmt: skip
+             helper.make_node("Add", [f"{p}.let_in", f"{p}.kept"], [f"{p}.cell"])]  # fmt: skip
     return _body(p, nodes, ["before", "forget", "let_in"], ["next", "cell"])
 
 

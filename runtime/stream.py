@@ -7,11 +7,28 @@ from fractions import Fraction
 import numpy as np
 
 from holdover.runtime.chunk import Chunk
+from holdover.runtime.contract import Contract, OutputSpec
 from holdover.runtime.engine import Array, Engine, Outputs
 from holdover.runtime.errors import SourceError
 from holdover.runtime.frames import Frames
 from holdover.runtime.resample import Resampler
 from holdover.runtime.snapshot import Memory
+
+
+def expected_frames(o: OutputSpec, samples: int) -> int:
+    """Frames of an output that the contract promises for so many samples of the model, the end apart.
+
+    Examples
+    --------
+    >>> expected_frames(OutputSpec("y", "frames", "score", samples_per_frame=3, delay=4), 10)
+    2
+    """
+    return max((samples - 1 - o.first_at - o.delay) // o.samples_per_frame + 1, 0)
+
+
+def ends_cut(contract: Contract) -> bool:
+    """Whether a stream ends with the last frame whose delay has passed, as the whole-sequence original does."""
+    return contract.document.get("end") == "cut"
 
 
 class Stream:
@@ -85,8 +102,9 @@ class Stream:
     def finish(self) -> Frames:
         """Say what is left, and forget all.
 
-        Where the graph can be told of the end, what is left is what the whole-sequence original says of it; else it is
-        said as if the signal stayed at its last value.
+        Where the graph can be told of the end, what is left is what the whole-sequence original says of it. Else it is
+        said as if the signal stayed at its last value: all of it, or, where the contract says that the end is cut, only
+        frames whose samples have all come, since the original has no others.
         """
         if self._origin is None:
             return self._frames(None)
@@ -95,11 +113,21 @@ class Stream:
         c = self.contract
         tail = math.ceil((c.max_delay + c.first_chunk_min + 2 * self._quantum) * self.ratio) + self._resampler.delay + 1
         said = self._step(self._resampler.push(np.repeat(self._last, tail, axis=0)))
-        keep = {o.name: int(np.searchsorted(said.at(o), self._next)) for o in c.outputs}
+        keep = {o.name: self._kept(o, said) for o in c.outputs}
         values = {name: value[: keep[name]] for name, value in said.values.items()}
         frames = Frames(values, said.first, said.origin, said.ratio, self._next)
         self.reset()
         return frames
+
+    def _kept(self, o: OutputSpec, said: Frames) -> int:
+        """How many frames of an end that was made up are said."""
+        if ends_cut(self.contract):
+            return max(expected_frames(o, self._samples()) - said.first[o.name], 0)
+        return int(np.searchsorted(said.at(o), self._next))
+
+    def _samples(self) -> int:
+        """Samples of the model for those of the source."""
+        return math.ceil((self._next - (self._origin or 0)) / self.ratio)
 
     def _step(self, x: Array) -> Frames:
         if len(self._pending):
@@ -132,9 +160,8 @@ class Stream:
     def _end(self) -> Frames:
         """The last block again, with what came after it, this time as the last."""
         origin = self._origin or 0
-        samples = math.ceil((self._next - origin) / self.ratio)
         rest = self._resampler.push(np.repeat(self._last, self._resampler.delay + 1, axis=0))
-        rest = rest[: max(samples - self._taken - len(self._pending), 0)]
+        rest = rest[: max(self._samples() - self._taken - len(self._pending), 0)]
         parts = [self._step(rest)] if len(rest) else []
         if self._before is not None:
             x = np.concatenate([self._before["x"], self._pending])

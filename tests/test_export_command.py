@@ -1,6 +1,12 @@
 """`holdover export` and `holdover verify`, as they are used."""
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +128,22 @@ BAD = {
     "a shape in other words": (["--input-shape", "n,t,2"], 2, "--input-shape"),
     "a test input that is not there": (["--test-input", "nowhere.dat"], 3, "nowhere"),
     "an output folder that is not there": (["-o", "/nowhere/at/all.onnx"], 2, "folder"),
+    "a rate that is no number": (["--rate", "nan"], 2, "--rate"),
+    "a rate without end": (["--rate", "inf"], 2, "--rate"),
+    "a look-ahead that is no number": (["--lookahead", "nan"], 2, "--lookahead"),
+    "no leads": (["--leads", ""], 2, "a name that is empty"),
+    "a lead without a name": (["--leads", "MLII,"], 2, "a name that is empty"),
+    "a lead twice": (["--leads", "MLII, MLII"], 2, "names MLII twice"),
+    "a class without a name": (["--labels", "N,,V"], 2, "a name that is empty"),
+    "a class twice": (["--labels", "N,S,N"], 2, "names N twice"),
+    "a folder for the output": (["-o", "."], 2, ". is a folder"),
+    "a folder for the whole graph": (["--keep-whole", "."], 2, ". is a folder"),
+    "a whole graph in a folder that is not there": (["--keep-whole", "/nowhere/at/all.onnx"], 2, "folder"),
+    "a whole graph over the source": (["--keep-whole", str(KERAS / "lstm.keras")], 2, "would overwrite what is read"),
+    "an output over the test input": (["--test-input", __file__, "-o", __file__], 2, "would overwrite what is read"),
+    "a device for the output": (["-o", "/dev/null"], 2, "no plain file"),
+    "a name that is too long": (["-o", "n" * 300], 2, "too long"),
+    "a name that cannot be": (["-o", "a\0b"], 2, "null byte"),
 }
 
 
@@ -149,3 +171,117 @@ def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
     path.write_bytes((KERAS / "lstm.keras").read_bytes())
     assert main(["export", str(path), "-o", str(path), "--rate", "250", "--leads", "I,II"]) == 2
     assert path.read_bytes() == (KERAS / "lstm.keras").read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_both_files_in_one_place_are_refused(link: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, other = tmp_path / "m.onnx", tmp_path / "link.onnx" if link else tmp_path / "." / "m.onnx"
+    if link:
+        path.write_bytes(b"what was there")
+        other.symlink_to(path)
+    before = sorted(tmp_path.iterdir())
+    assert main(export(path, "--keep-whole", str(other))) == 2
+    assert "would overwrite the file of -o" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
+    source, link = tmp_path / "lstm.keras", tmp_path / "link.onnx"
+    source.write_bytes((KERAS / "lstm.keras").read_bytes())
+    link.symlink_to(source)
+    given = ["export", str(source), "-o", str(tmp_path / "m.onnx"), "--rate", "250", "--leads", "I,II"]
+    assert main([*given, "--keep-whole", str(link)]) == 2
+    assert source.read_bytes() == (KERAS / "lstm.keras").read_bytes()
+    assert sorted(tmp_path.iterdir()) == [link, source]
+
+
+def test_nothing_is_written_unless_both_files_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tmp_path / "m.onnx"
+    before.write_bytes(b"what was there")
+    name = "w" * 250 + ".onnx"  # fits, but not with what is put around it while it is written
+    assert main(export(before, "--keep-whole", str(tmp_path / name))) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert before.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [before]
+
+
+NO_MODELS = {
+    "nothing": (b"", "is empty"),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "git lfs pull",
+    ),
+    "a web page": (b"\n<!DOCTYPE html><html><body>404: Not Found</body></html>", "is a web page"),
+    "a web page without a preface": (b"<HTML><body>Sign in</body>", "is a web page"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".keras", ".safetensors", ".pt", ".npz"])
+@pytest.mark.parametrize("name", NO_MODELS)
+def test_a_file_that_is_no_model_is_named_in_one_line(
+    name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, words = NO_MODELS[name]
+    source = tmp_path / f"model{suffix}"
+    source.write_bytes(data)
+    given = ["export", str(source), "-o", str(tmp_path / "m.onnx"), "--rate", "250", "--leads", "I"]
+    assert main(given) == 4
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_an_opset_of_the_future_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "model.onnx"
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, ["batch", "time", 1]) for n in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 99)], ir_version=10), source)
+    given = ["export", str(source), "-o", str(tmp_path / "m.onnx"), "--rate", "250", "--leads", "I"]
+    assert main(given) == 4
+    said = capsys.readouterr().err
+    assert f"is of opset 99, the onnx {onnx.__version__} that is installed knows" in said
+    assert "onnxruntime" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("nets.py", "give nets:factory, factory what"),
+        ("models/nets.py", "give nets:factory from the folder models/"),
+        ("models/nets.py:tcn", "give nets:tcn from the folder models/"),
+    ],
+)
+def test_a_python_file_gets_a_hint(source: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["export", source, "-o", str(tmp_path / "m.onnx"), "--rate", "250", "--leads", "I"]
+    assert main(given) == 2
+    assert hint in capsys.readouterr().err
+
+
+def refused(columns: int, tmp_path: Path) -> list[str]:
+    """The lines of a long error on a terminal of so many columns; 0: in a pipe."""
+    command = [sys.executable, "-m", "holdover.apps.cli", *export(tmp_path / "m.onnx", source="nowhere")]
+    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+    ours, theirs = pty.openpty() if columns else os.pipe()
+    if columns:
+        termios.tcsetwinsize(theirs, (24, columns))
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while part := os.read(ours, 4096):
+                said += part
+        os.close(ours)
+    assert process.returncode == 3
+    lines = said.decode().replace("\r\n", "\n").split("\n")
+    return [line.rpartition("\033[K")[2] for line in lines if "holdover: " in line or line.startswith("  ")]
+
+
+def test_errors_fit_the_terminal_and_stay_whole_in_a_pipe(tmp_path: Path) -> None:
+    piped = refused(0, tmp_path)
+    assert max(len(line) for line in piped) > 80
+    for columns in (60, 100):
+        wrapped = refused(columns, tmp_path)
+        assert max(len(line) for line in wrapped) <= columns
+        assert len(wrapped) > len(piped)
+        assert " ".join(" ".join(wrapped).split()) == " ".join(" ".join(piped).split())

@@ -336,7 +336,7 @@ def test_a_quantized_model_keeps_its_own_rounding(axis: int | None, opset: int) 
     [
         ({"direction": "bidirectional"}, "last sample"),
         ({"direction": "reverse"}, "last sample"),
-            ({"activations": ["Sigmoid", "Sine", "Tanh"]}, "no activation Sine"),
+        ({"activations": ["Sigmoid", "Sine", "Tanh"]}, "no activation Sine"),
     ],
 )
 def test_a_recurrent_node_beyond_the_reference_is_refused(attributes: dict[str, Any], message: str) -> None:

@@ -136,26 +136,34 @@ def caught(whole: Streamed, model: onnx.ModelProto) -> bool:
 # Every rule, one off
 
 
+MUTATED: list[str] = []
+"""What was truly broken since the last test began; a mutation that changes nothing proves nothing."""
+
+
+def broken(what: str, is_other: bool = True) -> None:
+    """Note that a mutation ran, and made something else of what was there."""
+    if is_other:
+        MUTATED.append(what)
+
+
 def changed(patch: Patch, owner: Any, name: str, change: Callable[..., Any]) -> None:
-    """Put `change(what was there, *its arguments)` in the place of a function."""
-    patch.setattr(owner, name, partial_method(change, getattr(owner, name)))
+    """Put `change(what was there, *its arguments)` in the place of a function; `change` notes what it broke."""
+    before = getattr(owner, name)
 
-
-def partial_method(change: Callable[..., Any], before: Callable[..., Any]) -> Callable[..., Any]:
     def instead(*args: Any, **options: Any) -> Any:
         return change(before, *args, **options)
 
-    return instead
+    patch.setattr(owner, name, instead)
 
 
-def history(patch: Patch, frames: int = 0, keep: int = 0, only: str = "") -> None:
+def history(patch: Patch, frames: int = 0, keep: int = 0) -> None:
     """More or fewer frames before the first sample, and kept between calls."""
 
-    def change(before: Any, loom: Loom, old: Any, new: Any, axis: int, first: int, kept: Any, name: str, fill: float = 0
+    def change(before: Any, loom: Loom, old: Any, new: Any, axis: int, first: int, kept: Any, *rest: Any, **more: Any
                ) -> Any:  # fmt: skip
-        if not name.endswith(only):
-            return before(loom, old, new, axis, first, kept, name, fill)
-        return before(loom, old, new, axis, first + frames, kept + keep if isinstance(kept, int) else kept, name, fill)
+        other = kept + keep if isinstance(kept, int) else kept
+        broken("history", (first + frames, other) != (first, kept))
+        return before(loom, old, new, axis, first + frames, other, *rest, **more)
 
     changed(patch, Loom, "history", change)
 
@@ -167,6 +175,7 @@ def woven(patch: Patch, op: str, ending: str, change: Callable[[Loom, list[Any]]
         before: Any, loom: Loom, kind: str, inputs: Sequence[Any], name: str, *args: Any, **options: Any
     ) -> Any:
         if kind == op and name.endswith(ending):
+            broken(kind)
             inputs = change(loom, list(inputs))
         return before(loom, kind, inputs, name, *args, **options)
 
@@ -190,6 +199,7 @@ def state(patch: Patch, ending: str, **options: Any) -> None:
         made = before(loom, name, *args, **given)
         if name.endswith(ending):
             for key, value in options.items():
+                broken(key, getattr(made, key) != value)
                 setattr(made, key, value)
         return made
 
@@ -201,9 +211,9 @@ def contract(patch: Patch, change: Callable[[dict[str, Any]], dict[str, Any]], o
 
     def instead(before: Any, *args: Any) -> dict[str, Any]:
         document = before(*args)
-        if not output:
-            return document | change(document)
-        return document | {"outputs": [o | change(o) for o in document["outputs"]]}
+        other = change(document) if not output else {"outputs": [o | change(o) for o in document["outputs"]]}
+        broken("contract", document | other != document)
+        return document | other
 
     changed(patch, exporting, "describe", instead)
 
@@ -213,7 +223,9 @@ def edited(patch: Patch, edit: Callable[[onnx.GraphProto], None]) -> None:
 
     def instead(before: Any, *args: Any) -> Any:
         made = before(*args)
+        was = made.model.SerializeToString(deterministic=True)
         edit(made.model.graph)
+        broken("graph", made.model.SerializeToString(deterministic=True) != was)
         return made
 
     changed(patch, exporting, "weave", instead)
@@ -227,8 +239,14 @@ def nodes(graph: onnx.GraphProto, op: str) -> list[onnx.NodeProto]:
 
 def window(patch: Patch, name: str, change: Callable[[Window, Any], Any]) -> None:
     """A window of a convolution that reckons otherwise."""
-    before = getattr(Window, name)
-    patch.setattr(Window, name, lambda w, fact: change(before(w, fact), fact))
+
+    def instead(before: Any, of: Window, fact: Any) -> Any:
+        was = before(of, fact)
+        found = change(was, fact)
+        broken(name, found != was)
+        return found
+
+    changed(patch, Window, name, instead)
 
 
 def exchanged(graph: onnx.GraphProto) -> None:
@@ -276,6 +294,7 @@ def without_end(graph: onnx.GraphProto) -> None:
 
 def skip_again(before: Any, loom: Loom, *args: Any) -> Any:
     made = before(loom, *args)
+    broken("skip", loom.states[-1].after is not loom.states[-1].before)
     loom.states[-1].after = loom.states[-1].before
     return made
 
@@ -283,6 +302,7 @@ def skip_again(before: Any, loom: Loom, *args: Any) -> Any:
 def from_the_first(before: Any, loom: Loom, x: Any, axis: int, start: int = 0, *rest: Any, **options: Any) -> Any:
     """Frames from the first to the last but one, not from the second on."""
     if start == 1:
+        broken("cut")
         start, rest = 0, (-1,)
     return before(loom, x, axis, start, *rest, **options)
 
@@ -300,6 +320,7 @@ def slower(output: dict[str, Any], by: int) -> dict[str, Any]:
 def nearer(before: Any, *args: Any) -> tuple[int, bool]:
     """One frame fewer is seen."""
     size, cut = before(*args)
+    broken("window of attention")
     return size - 1, cut
 
 
@@ -321,8 +342,21 @@ def earlier(loom: Loom, inputs: list[Any]) -> list[Any]:
 def turned(before: Any, mask: Any, size: int) -> Any:
     """Biases one distance further, where they count."""
     table = before(mask, size)
+    was = table.copy()
     table[..., 1:-1] = np.roll(table[..., 1:-1], 1, axis=-1)
+    broken("table", not np.array_equal(table, was))
     return table
+
+
+def otherwise(change: Callable[[float], float]) -> Callable[..., float]:
+    """What fills padding is another number."""
+
+    def instead(before: Callable[..., float], *args: Any) -> float:
+        was = before(*args)
+        broken("padding", change(was) != was)
+        return change(was)
+
+    return instead
 
 
 MUTATIONS: dict[str, tuple[str, Callable[[Patch], None]]] = {
@@ -348,9 +382,10 @@ MUTATIONS: dict[str, tuple[str, Callable[[Patch], None]]] = {
     "keys shifted against values": ("attention", lambda p: woven(p, "Slice", ".values.kept", earlier)),
     "biases by distance shifted": ("attention_alibi", lambda p: changed(p, attention, "_table", turned)),
     "padding at the end left out": ("conv_same", lambda p: edited(p, without_end)),
-    "padding of a maximum is 0": ("max_pool_padded", lambda p: p.setattr(convolution, "_fill", lambda *_: 0.0)),
+    "padding of a maximum is 0": (
+        "max_pool_padded", lambda p: changed(p, convolution, "_fill", otherwise(lambda _: 0.0))),
     "padding of a quantized signal is off": (
-        "uint8_tcn", lambda p: changed(p, convolution, "_fill", lambda f, *a: f(*a) + 1)),
+        "uint8_tcn", lambda p: changed(p, convolution, "_fill", otherwise(lambda was: was + 1))),
     "h and c exchanged": ("lstm", lambda p: edited(p, exchanged)),
     "gates in torch's order": ("lstm", lambda p: edited(p, gates)),
     "an initial state forgotten": ("gru_started", lambda p: state(p, ".started", fill=1.0)),
@@ -372,7 +407,9 @@ MUTATIONS: dict[str, tuple[str, Callable[[Patch], None]]] = {
 def test_a_rule_that_is_off_is_caught(name: str, monkeypatch: Patch) -> None:
     graph, mutate = MUTATIONS[name]
     monkeypatch.setattr(exporting, "prove", partial(prove, count=1))
+    MUTATED.clear()
     mutate(monkeypatch)
     original = Original(ZOO[graph].model(), "onnx", "0" * 64)
     with pytest.raises(ModelError, match=r"does not (do what|take what its contract|run)"):
         export(original, Options(statement(ZOO[graph])))
+    assert MUTATED, "nothing was broken: the mutation no longer fits the code"

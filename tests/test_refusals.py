@@ -123,6 +123,143 @@ def clock(net: Net, x: str) -> str:
     return net.op("Add", x, net.op("Add", net.op("Sin", t), net.op("Cos", t)))
 
 
+# What is another graph only beyond the lengths that are watched
+
+
+def scaled(net: Net, x: str, by: str) -> str:
+    """The sum over time, or each frame, divided by a number that follows the length from some length on."""
+    length = net.size(x, 1)
+    number = {
+        "floor": lambda: net.op("Max", length, net.const([200])),
+        "thousands": lambda: net.op("Max", net.op("Div", length, net.const([1000])), net.const([1])),
+        "half": lambda: net.op("Max", net.op("Mul", net.op("Cast", length, to=TensorProto.FLOAT), net.const(0.001)),
+                               net.const(np.float32([1]))),
+        "cropped": lambda: net.op("Add", net.size(net.op("Tanh", net.cut(x, 0, 5000, 1)), 1),
+                                  net.op("Sub", net.const([9]), length)),
+    }[by]()  # fmt: skip
+    return net.op("Div", x, net.op("Cast", number, to=TensorProto.FLOAT))
+
+
+def sum_scaled(net: Net, x: str) -> str:
+    number = net.op("Cast", net.op("Max", net.size(x, 1), net.const([200])), to=TensorProto.FLOAT)
+    return net.op("Div", net.op("ReduceSum", x, net.const([1]), keepdims=0), number)
+
+
+def cropped(net: Net, x: str, head: str) -> str:
+    """Ten seconds at 360 Hz, as people write it."""
+    y = net.cut(net.sequence("RNN", x, 3), 0, 3600, axis=1)
+    return net.cut(y, -1, axis=1) if head == "last" else net.op("ReduceMean", y, axes=[1]) if head == "mean" else y
+
+
+def warming(net: Net, x: str) -> str:
+    """Half as much in the first thousand frames."""
+    early = net.op("Less", net.range(x), net.const(np.int64(1000)))
+    gain = net.op("Where", early, net.const(np.float32(0.5)), net.const(np.float32(1)))
+    return net.op("Mul", x, net.op("Unsqueeze", gain, net.const([0, 2])))
+
+
+def table_of(net: Net, x: str) -> str:
+    """The same from a table, whose first 1000 rows are alike."""
+    rows = net.const(np.float32([[0.5]] * 1000 + [[1.0]] * 9000))
+    return net.op("Mul", x, net.op("Slice", rows, net.const([0]), net.size(x, 1), net.const([0])))
+
+
+def chosen_by_length(net: Net, x: str) -> str:
+    longer = net.op("Greater", net.scalar(net.size(x, 1)), net.const(np.int64(1000)))
+    branches = {
+        f"{name}_branch": graph(name, [helper.make_node(kind, [x], [f"{name}.y"])], [], [f"{name}.y"])
+        for name, kind in (("then", "Neg"), ("else", "Identity"))
+    }
+    return net.op("If", longer, **branches)
+
+
+def padded_to(net: Net, x: str) -> str:
+    """To a multiple of 16, which the watched lengths are."""
+    missing = net.op("Mod", net.op("Neg", net.size(x, 2)), net.const([16]))
+    return net.op("Pad", x, net.op("Concat", net.const([0] * 5), missing, axis=0))
+
+
+def faded(net: Net, x: str, slope: float = 3.0, far: float = -np.inf, window: int | None = None) -> str:
+    """Scores that fall with the distance, whose weights vanish to 0 on a quiet signal (Press et al. 2022)."""
+    quiet = net.op("Mul", x, net.const(np.float32(0.05)))
+    q, k, v = (net.dense(quiet, 3, 3) for _ in range(3))
+    fall = net.op("Mul", net.op("Cast", net.distance(x), to=TensorProto.FLOAT), net.const(np.float32(slope)))
+    scores = net.op("Sub", net.op("MatMul", q, net.swap(k)), fall)
+    scores = net.op("Where", net.allowed(x, window), scores, net.const(np.float32(far)))
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
+
+
+def late_mask(net: Net, x: str, kind: str) -> str:
+    """A window that is another one from the frame 5000 on, or for distances beyond 5000."""
+    place = net.op("Unsqueeze", net.range(x), net.const([1])) if kind == "place" else net.distance(x)
+    late = net.op("Greater", place, net.const(np.int64(5000)))
+    past = net.op("GreaterOrEqual", net.distance(x), net.const(np.int64(0)))
+    may = net.op("Or", net.allowed(x, 5), net.op("And", past, late))
+    scores = net.op("Where", may, net.op("MatMul", x, net.swap(x)), net.const(np.float32(-np.inf)))
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), x)
+
+
+def clipped_mask(net: Net, x: str) -> str:
+    """What was hidden is lifted to -30."""
+    scores = net.op("Where", net.allowed(x, 5), net.op("MatMul", x, net.swap(x)), net.const(np.float32(-np.inf)))
+    return net.op("MatMul", net.op("Softmax", net.op("Clip", scores, net.const(np.float32(-30))), axis=-1), x)
+
+
+def started_by_stream(net: Net, x: str) -> str:
+    """The fifth stream of a call, and those after it, begin otherwise."""
+    streams = net.op("Range", net.const(np.int64(0)), net.scalar(net.size(x, 0)), net.const(np.int64(1)))
+    later = net.op("Greater", streams, net.const(np.int64(3)))
+    number = net.op("Unsqueeze", net.op("Cast", later, to=TensorProto.FLOAT), net.const([0, 2]))
+    shape = net.op("Concat", net.const([1]), net.size(x, 0), net.const([4]), axis=0)
+    inputs = [net.op("Transpose", x, perm=[1, 0, 2]), net.weight(1, 4, 3), net.weight(1, 4, 4), "", "",
+              net.op("Expand", number, shape)]  # fmt: skip
+    y = net.ops("RNN", *inputs, count=1, hidden_size=4)[0]
+    return net.op("Transpose", net.op("Squeeze", y, net.const([1])), perm=[1, 0, 2])
+
+
+def lengths_to(net: Net, x: str) -> str:
+    """sequence_lens that are those of the whole sequence up to 3000 frames."""
+    most = net.op("Min", net.size(x, 1), net.const([3000]))
+    lens = net.op("Expand", net.op("Cast", most, to=TensorProto.INT32), net.size(x, 0))
+    by_time = net.op("Transpose", x, perm=[1, 0, 2])
+    y = net.ops("LSTM", by_time, net.weight(1, 16, 3), net.weight(1, 16, 4), "", lens, count=1, hidden_size=4)[0]
+    return net.op("Transpose", net.op("Squeeze", y, net.const([1])), perm=[1, 0, 2])
+
+
+def length_in_scores(net: Net, x: str) -> str:
+    """Scores scaled by the length of the sequence."""
+    scale = net.op("Sqrt", net.op("Cast", net.size(x, 1), to=TensorProto.FLOAT))
+    scores = net.op("Div", net.op("MatMul", x, net.swap(x)), scale)
+    scores = net.op("Where", net.allowed(x, 4), scores, net.const(np.float32(-np.inf)))
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), x)
+
+
+BEYOND: dict[str, tuple[Entry, str, str]] = {
+    "floor": (entry(scaled, by="floor"), "Div", "absolute position in the sequence"),
+    "thousands": (entry(scaled, by="thousands"), "Div", "absolute position in the sequence"),
+    "half": (entry(scaled, by="half"), "Div", "absolute position in the sequence"),
+    "by_a_crop": (entry(scaled, by="cropped"), "Div", "absolute position in the sequence"),
+    "sum_scaled": (entry(sum_scaled), "Div", "absolute position in the sequence or its length"),
+    "cropped": (entry(cropped, head=""), "Slice", "takes the first 3600 frames"),
+    "cropped_last": (entry(cropped, head="last"), "Slice", "takes the first 3600 frames"),
+    "cropped_mean": (entry(cropped, head="mean"), "Slice", "takes the first 3600 frames"),
+    "warming": (entry(warming), "Mul", "absolute position in the sequence"),
+    "table": (entry(table_of), "Mul", "absolute position in the sequence"),
+    "if_on_length": (entry(chosen_by_length), "If", "which branch it takes"),
+    "padded_to_16": (channels(padded_to), "Pad", "padding follows the length"),
+    "faded": (entry(faded), "MatMul", "--window N"),
+    "faded_mask_of_10000": (entry(faded, slope=1.0, far=-1e4), "MatMul", "subtracts 10000"),
+    "mask_of_200": (entry(faded, slope=0.0, far=-200.0, window=20), "MatMul", "subtracts 200"),
+    "mask_from_frame_5000": (entry(late_mask, kind="place"), "MatMul", "follows the place in the sequence"),
+    "mask_from_distance_5000": (entry(late_mask, kind="distance"), "MatMul", "more than can be told"),
+    "mask_lifted": (entry(clipped_mask), "MatMul", "attends to later ones"),
+    "lengths_to_3000": (entry(lengths_to), "LSTM", "sequence_lens"),
+    "length_in_scores": (entry(length_in_scores), "MatMul", "the absolute position in the sequence or its length"),
+    "state_by_stream": (entry(started_by_stream), "RNN", "differs between the streams"),
+}
+"""Graph, operator and words: what noise over a few hundred samples does not show."""
+
+
 def first_frame(net: Net, x: str) -> str:
     return net.op("Gather", net.sequence("RNN", x, 3), net.const(np.int64(0)), axis=1)
 
@@ -319,6 +456,7 @@ REFUSED: dict[str, tuple[Entry, str, str]] = {
     "end_to_end": (channels(end_to_end), "Concat", "joins sequences end to end"),
     "reflected": (channels(reflected), "Pad", "pads time by reflect"),
     "product": (entry(product_over_time), "ReduceProd", "no running form"),
+    **BEYOND,
     "first_half": (channels(two_paces), "Slice", "follows the length of the sequence"),
 }  # fmt: skip
 """Graph, operator and words of the refusal."""

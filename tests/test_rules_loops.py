@@ -114,6 +114,9 @@ WEIGHTS: dict[str, Array] = {
     "next": np.array(1),
     "first_axis": np.array([0]),
     "three": np.array([3]),
+    "axis0": np.array([0]),
+    "late": np.array([5000]),
+    "last": np.array([5000]),
 }
 
 
@@ -189,7 +192,17 @@ REFUSED_LOOPS = {
     "gives its number of steps": (
         loop().replace("y = Transpose", "u = Cast <to = 1> (steps) kept_more = Add (kept_all, u) y = Transpose")
         .replace("(kept_all)", "(kept_more)"), "its number of steps is used"),
-    "stops after ten": (loop(many="ten"), "a Scan in its place did not give what it gives"),
+    "stops after ten": (loop(many="ten"), "it may stop before the last frame"),
+    "stops after a thousand": (
+        "thousand = Constant <value_int = 1000> () some = Squeeze (size, first_axis)"
+        " few = Min (some, thousand)" + loop(many="few"), "it may stop before the last frame"),
+    "stops at step 5000": (
+        "end = Constant <value_int = 5000> ()" + loop(more="more = Less (i, end)"), "it may stop before the last"),
+    "stops at a count of 5000, one number in an axis": (
+        loop(more="m = Less (count, last) more = Squeeze (m)"), "it may stop before the last frame"),
+    "runs as long as the first five thousand": (
+        "start = Slice (t, axis0, late, axis0) others = Shape <start = 0, end = 1> (start)"
+        " first = Squeeze (others, first_axis)" + loop(many="first"), "it may stop before the last frame"),
     "sees the mean of all": (
         loop(FILTER.replace("Mul (frame, take)", "Mul (mean, take)").replace(
             "old =", "mean = ReduceMean <axes = [0], keepdims = 0> (t) old =")),
@@ -248,10 +261,11 @@ SCANS = {
     "first state": "begun = Expand (begin, grid)" + scan(FILTER, states="begun"),
     "two sequences": "u = Tanh (t)" + TWO,
     "two sequences of different delays": "before = Constant <value_ints = [0, 0, 0, 1, 0, 0]> () "
-    "skip = Constant <value_ints = [1]> () far = Constant <value_ints = [99999999]> () "
+    "skip = Constant <value_ints = [1]> () far = Constant <value_ints = [9223372036854775807]> () "
     "p = Pad (t, before) u = Slice (p, skip, far, first_axis)" + TWO,
     "captured": "gain = Exp (w3)" + scan(FILTER.replace("Mul (frame, take)", "Mul (frame, gain)")),
-    "every other frame": "step2 = Constant <value_ints = [2]> () far = Constant <value_ints = [99999999]> () "
+    "every other frame": "step2 = Constant <value_ints = [2]> () "
+    "far = Constant <value_ints = [9223372036854775807]> () "
     "u = Slice (t, first_axis, far, first_axis, step2)" + scan(FILTER, scanned="u"),
     "the last state": scan(FILTER).replace("Transpose <perm = [1, 0, 2]> (kept_all)",
                                            "Unsqueeze (state_end, first_axis)"),

@@ -13,10 +13,11 @@ from holdover.export import contract_io
 from holdover.export.contract_io import save
 from holdover.export.describe import Statement
 from holdover.export.exporting import Options, export, verify
+from holdover.export.gate_engine import GateEngine
 from holdover.export.original import Original
 from holdover.export.proof import engine_of, feed, pieces
 from holdover.export.sidecar import by_name, checked
-from holdover.export.taps import PARTS, Gates, tapped
+from holdover.export.taps import PARTS, tapped
 from holdover.runtime.engines.oracle import gru_step, lstm_step, rnn_step
 from holdover.runtime.errors import UsageError
 
@@ -263,9 +264,10 @@ def test_names_that_are_taken_are_left_alone():
 def test_the_gates_of_a_streaming_file_can_be_looked_at_without_tapping_it(tmp_path):
     done = export(Original(net("LSTM"), "onnx", "0" * 64), Options(Statement("tiny", 100.0, ("a", "b"), "mV")))
     save(done.model, tmp_path / "s.onnx")
-    gates = Gates(*contract_io.load(tmp_path / "s.onnx"))
+    gates = GateEngine(*contract_io.load(tmp_path / "s.onnx"))
     x = np.random.default_rng(3).normal(size=(90, CHANNELS)).astype(np.float32)
-    parts = [gates.push(x[a:b]) for a, b in ((0, 1), (1, 40), (40, 90))]
+    lane = gates.lane()
+    parts = [lane.push(x[a:b]) for a, b in ((0, 1), (1, 40), (40, 90))]
     (tap,) = gates.taps
     for part, value in textbook("LSTM", x)[0].items():
         np.testing.assert_allclose(np.concatenate([p[tap.outputs[part]] for p in parts]), value, atol=1e-6)

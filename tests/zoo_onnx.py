@@ -348,6 +348,32 @@ def chomp(net: Net, x: str, kernel: int = 3, dilation: int = 2, middle: bool = F
     return net.cut(net.op("Tanh", y) if middle else y, 0, -extra)
 
 
+def chomp_beside(net: Net, x: str) -> tuple[str, str]:
+    """What is chomped is an output itself."""
+    y = net.conv(x, 2, 3, 3, (2, 2))
+    return y, net.cut(y, 0, -2)
+
+
+def chomp_by_length(net: Net, x: str) -> str:
+    """The end cut off twice: by a number, and to the length of the input."""
+    y = net.cut(net.conv(x, 2, 3, 3, (2, 2)), 0, -2)
+    return net.op("Slice", y, net.const([0]), net.size(x, 2), net.const([2]))
+
+
+def shifted(net: Net, x: str) -> str:
+    """Each frame less the one before, as `x - cat([zeros_like(x[:, :1]), x[:, :-1]])`."""
+    one = net.cut(x, 0, 1, axis=1)
+    zeros = net.op("ConstantOfShape", net.op("Shape", one))
+    joined = net.op("Concat", zeros, net.cut(x, 0, -1, axis=1), axis=1)
+    return net.sequence("RNN", net.op("Sub", x, joined), 3)
+
+
+def ended(net: Net, x: str) -> str:
+    """Frames of one number before and after, as Concat."""
+    before, after = (net.const(np.full((1, 2, n), 0.5, np.float32)) for n in (2, 3))
+    return net.conv(net.op("Concat", before, x, after, axis=2), 2, 3, 4)
+
+
 def padded(net: Net, x: str, before: int, after: int, fill: float = 0.0, kernel: int = 0, tap: bool = False) -> Any:
     """Padding; before a convolution of its own; used a second time."""
     y = net.pad(x, before, after, fill)
@@ -536,6 +562,37 @@ def heads(net: Net, x: str, width: int, count: int, merge: bool) -> str:
         return y
     shape = net.op("Concat", net.const([-1]), net.size(x, 1), net.const([part]), axis=0)
     return net.op("Reshape", y, shape)
+
+
+def values_last(net: Net, x: str) -> str:
+    """The plainest attention, whose values are computed behind its weights."""
+    scores = net.op("MatMul", net.dense(x, 3, 3), net.swap(net.dense(x, 3, 3)))
+    weights = net.op("Softmax", net.op("Where", net.allowed(x, 4), scores, net.const(np.float32(-np.inf))), axis=-1)
+    return net.op("MatMul", weights, net.dense(x, 3, 3))
+
+
+def triangular(net: Net, x: str, how: str) -> str:
+    """Masks as Trilu, as a table, and as an index counted up."""
+    length = net.size(x, 1)
+    if how == "trilu":
+        ones = net.op("ConstantOfShape", net.op("Concat", length, length, axis=0),
+                      value=numpy_helper.from_array(np.ones(1, np.float32)))  # fmt: skip
+        lower = net.op("Trilu", ones, upper=0)
+        seen = net.op("Trilu", lower, net.const(np.int64(-3)), upper=1)
+    elif how == "table":
+        band = np.tril(np.triu(np.ones((3000, 3000), np.float32), -3))
+        ends = net.op("Concat", length, length, axis=0)
+        seen = net.op("Slice", net.const(band), net.const([0, 0]), ends, net.const([0, 1]))
+    else:
+        ones = net.op("Expand", net.const(np.float32(1)), length)
+        place = net.op("CumSum", ones, net.const(np.int64(0)))
+        d = net.op("Sub", net.op("Unsqueeze", place, net.const([1])), net.op("Unsqueeze", place, net.const([0])))
+        near = net.op("And", net.op("Less", d, net.const(np.float32(4))), net.op("Not", net.op(
+            "Less", d, net.const(np.float32(0)))))  # fmt: skip
+        seen = net.op("Cast", near, to=TensorProto.FLOAT)
+    hidden = net.op("Mul", net.op("Sub", net.const(np.float32(1)), seen), net.const(np.float32(-1e30)))
+    scores = net.op("Add", net.op("MatMul", net.dense(x, 3, 3), net.swap(net.dense(x, 3, 3))), hidden)
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), x)
 
 
 def multi_head(net: Net, x: str, window: int = 4, merge: bool = False, alibi: bool = False) -> str:
@@ -729,6 +786,10 @@ ZOO: dict[str, Entry] = {
     "cut_end_then_third": channels(cuts, before=4, end=-2, step=3),
     "chomp": channels(chomp),
     "chomp_in_two": channels(chomp, middle=True),
+    "chomp_beside": channels(chomp_beside),
+    "chomp_by_length": channels(chomp_by_length),
+    "shifted": entry(shifted),
+    "ended": channels(ended),
     "residual": channels(residual, layers=({"kernel": 5, "pads": (2, 2)},)),
     "residual_three": channels(residual, layers=({"kernel": 3, "pads": (2, 0)}, {"kernel": 7, "pads": (3, 3)},
                                                  {"kernel": 5, "pads": (0, 4)})),
@@ -768,6 +829,11 @@ ZOO: dict[str, Entry] = {
     "attention": entry(attend),
     "attention_added_mask": entry(attend, mask="add"),
     "attention_of_itself": entry(attend, window=1),
+    "attention_wide": entry(attend, window=200),
+    "attention_values_last": entry(values_last),
+    "attention_trilu": entry(triangular, how="trilu"),
+    "attention_table": entry(triangular, how="table"),
+    "attention_counted": entry(triangular, how="count"),
     "attention_heads": entry(multi_head),
     "attention_heads_merged": entry(multi_head, merge=True),
     "attention_alibi": entry(multi_head, alibi=True),

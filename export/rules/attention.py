@@ -1,8 +1,8 @@
 """Causal attention over a window: the keys and values of the last frames are carried.
 
-A position i may look at j when 0 <= i - j < window. Which positions look where is read off the attention weights of the
-watched runs; a mask that follows the distance i - j alone becomes a table (Vaswani et al. 2017; windows: Beltagy et al.
-2020).
+A position i may look at j when 0 <= i - j < window. Which positions look where is read off the masks, not off the
+weights: those that are small enough to vanish over one signal need not over another. A mask that follows the distance
+i - j alone becomes a table (Vaswani et al. 2017; windows: Beltagy et al. 2020).
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from holdover.export.fact import Length, Stream
-from holdover.export.loom import Loom, attribute, stream_of
+from holdover.export.loom import Loom, NotYet, attribute, stream_of
 from holdover.export.refusal import NotStreamable
-from holdover.export.rules.elementwise import RULES as ELEMENTWISE
 from holdover.export.rules.elementwise import one_frame
+from holdover.export.rules.elementwise_names import OPS as ELEMENTWISE
+from holdover.export.rules.positions import farthest, is_band
 
 Array = NDArray[Any]
 LONG = 1920
+"""Frames over which masks are read, so many samples a frame at most as MOST_PACE."""
+MOST_PACE = 64
+HIDDEN = -1e9
+"""A score that is no larger is that of a position that is not seen."""
+KEEPS_HIDDEN = frozenset(("Add", "Cast", "Div", "Identity", "Mul", "Softmax", "Sub", "Where"))
+"""Operators after which what was hidden still is; Mul and Div by a constant above 0."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +38,33 @@ class _Region:
     softmax: ir.Node
     last: ir.Node
 
+    @property
+    def others(self) -> list[ir.Value]:
+        """What comes to it from outside, the scores apart."""
+        own = {self.scores, *(o for n in self.inner for o in n.outputs)}
+        return [v for n in (*self.inner, self.last) for v in n.inputs if v is not None and v not in own]
+
 
 def attention(loom: Loom, node: ir.Node) -> None:
     """Weave the whole of an attention, from MatMul(q, k) to MatMul(weights, v)."""
     q, k = (v for v in node.inputs[:2] if v is not None)
     region = _region(loom, node)
     v = region.last.inputs[1]
+    if not all(map(loom.known, region.others)):
+        raise NotYet
     query, key, value = (stream_of(loom, x) for x in (q, k, v))
     assert v is not None
     if value.axis != loom.whole.rank(v) - 2 or len({(f.ahead, f.pace) for f in (query, key, value)}) > 1:
         raise NotStreamable("its queries, keys and values run along different axes, delays or paces")
-    window, cut = _window(loom, region)
+    long = LONG * min(query.pace, MOST_PACE)
+    window, cut = _window(loom, region, long)
     name = region.last.outputs[0].name or "attention"
     keys = loom.history(k, loom.need(k), key.axis, 0, window - 1, f"{name}.keys")
     values = loom.history(v, loom.need(v), value.axis, 0, window - 1, f"{name}.values")
     index = _index(loom, loom.need(q), query, keys, key, window, name)
     new: dict[ir.Value, ir.Value] = {region.scores: loom.copy(node, [loom.new(q), keys])[0]}
     for inner in region.inner:
-        inputs = [_operand(loom, x, new, window, index, name) for x in inner.inputs]
+        inputs = [_operand(loom, x, new, window, _Where(index, long, name)) for x in inner.inputs]
         if inner is region.softmax and cut:
             table = np.full(window + 2, 0, np.float32)
             table[[0, -1]] = -np.inf
@@ -95,34 +111,107 @@ def _region(loom: Loom, node: ir.Node) -> _Region:
     return _Region(scores, tuple(order), softmax, last)
 
 
-def _window(loom: Loom, region: _Region) -> tuple[int, bool]:
+def _window(loom: Loom, region: _Region, long: int) -> tuple[int, bool]:
     """Frames that a position sees, itself counted, and whether they were cut to the user's window."""
-    weights = region.softmax.outputs[0]
-    assert weights.name is not None
-    longest = loom.whole.at(LONG, [weights.name])[0]
-    spans = [_span(w) for w in (*loom.whole.values(weights)[:2], longest)]
-    if any(future > 0 for _, future in spans):
+    frames = loom.whole.at(long, [region.scores.name or ""])[0].shape[-1]
+    masks = _Masks.read(loom, region, long)
+    rows, columns = np.nonzero(masks.seen(frames))
+    if (columns > rows).any():
         raise NotStreamable(
             "every position attends to later ones, to the end of the sequence: the output at the first step needs the "
-            "last sample; train it with a causal mask"
-        )
-    past = spans[-1][0]
-    if past < longest.shape[-1] - 1:
+            "last sample; train it with a causal mask" if masks.least > -1 else
+            f"its mask subtracts {-masks.least:g} from what may not be seen, which large scores overcome: the output "
+            "at the first step needs the last sample; mask with -inf"
+        )  # fmt: skip
+    past = int((rows - columns).max())
+    if past < frames - 1 and masks.farthest <= frames / 2:
         return past + 1, False
     if loom.weave.window is None:
         raise NotStreamable(
-            "every position attends to all before it, which grows without bound; train it with a window, or give "
-            "--window N to cut attention to the last N frames (an approximation, whose error is measured)"
+            "every position attends to all before it, which grows without bound, or to more than can be told "
+            f"({frames // 2} frames); train it with a window, or give --window N to cut attention to the last N frames "
+            "(an approximation, whose error is measured)"
         )
-    loom.approximations.append(f"attention '{weights.name}' is cut to the last {loom.weave.window} frames")
+    loom.approximations.append(f"attention '{region.softmax.outputs[0].name}' is cut to the last {loom.weave.window} "
+                               "frames")  # fmt: skip
     return loom.weave.window, True
 
 
-def _span(weights: Array) -> tuple[int, int]:
-    """How many frames back and ahead any position gives weight to."""
-    used = np.argwhere((weights > 0).reshape(-1, *weights.shape[-2:]).any(axis=0))
-    back = used[:, 0] - used[:, 1]
-    return int(back.max()), int(-back.min())
+@dataclass
+class _Masks:
+    """What hides positions from each other between the scores and their softmax.
+
+    Attributes
+    ----------
+    hidden : list of array
+        (..., time, time), or what broadcasts to it.
+    farthest : float
+        The largest number that distances are compared with.
+    least : float
+        The lowest number that is added without hiding.
+    """
+
+    hidden: list[Array]
+    farthest: float = 0.0
+    least: float = 0.0
+
+    @staticmethod
+    def read(loom: Loom, region: _Region, long: int) -> "_Masks":
+        found = _Masks([])
+        for node in region.inner[: region.inner.index(region.softmax)]:
+            if not _keeps_hidden(loom, node, region):
+                found.hidden.clear()
+            elif node.op_type in ("Add", "Where"):
+                found._take(loom, node, region, long)
+        return found
+
+    def _take(self, loom: Loom, node: ir.Node, region: _Region, long: int) -> None:
+        """The mask that is added, or what is put where a condition says so."""
+        for v in (v for v in node.inputs if v in region.others and isinstance(loom.fact(v), Length)):
+            _refuse_places(loom, v)
+        given = [_at(loom, v, long) if v in region.others else None for v in node.inputs]
+        values = [g for g in given if g is not None and g.dtype.kind == "f"]
+        self.least = min([self.least, *(float(v[v > HIDDEN].min(initial=0)) for v in values)])
+        self.farthest = max([self.farthest, *(farthest(loom, v) for v in node.inputs if v in region.others)])
+        if node.op_type == "Add":
+            self.hidden += [v <= HIDDEN for v in values]
+        elif given[0] is not None and values:
+            a, b = (np.asarray(False) if g is None else g <= HIDDEN for g in given[1:])
+            self.hidden.append(np.where(given[0], a, b))
+
+    def seen(self, frames: int) -> Array:
+        """(time, time): whether a row may see a column in any head."""
+        seen = np.ones((1, frames, frames), bool)
+        for hidden in self.hidden:
+            seen = seen & ~hidden.reshape(-1, *np.atleast_2d(hidden).shape[-2:])
+        some: Array = np.any(seen, axis=0)
+        return some
+
+
+def _keeps_hidden(loom: Loom, node: ir.Node, region: _Region) -> bool:
+    """Whether what was hidden before a node still is behind it."""
+    if node.op_type not in ("Mul", "Div"):
+        return node.op_type in KEEPS_HIDDEN
+    scales = [loom.constant_of(v) for v in node.inputs if v in region.others]
+    return len(scales) == 1 and all(s is not None and (s > 0).all() for s in scales)
+
+
+def _refuse_places(loom: Loom, mask: ir.Value) -> None:
+    """A mask over two frames must follow their distance by how it is made."""
+    dims = loom.dims(mask)
+    if [i - len(dims) for i, d in enumerate(dims) if d.time] not in ([], [-1], [-2], [-2, -1]) or (
+        sum(d.time for d in dims) > 1 and not is_band(loom, mask)
+    ):
+        raise NotStreamable("its mask follows the place in the sequence, or something that cannot be told from how it "
+                            "is made; compare the distance of two frames, i - j, with constants")  # fmt: skip
+
+
+def _at(loom: Loom, value: ir.Value, long: int) -> Array | None:
+    """A tensor that follows no signal, over many frames; None for others."""
+    if isinstance(loom.fact(value), Length):
+        assert value.name is not None
+        return loom.whole.at(long, [value.name])[0]
+    return loom.constant_of(value)
 
 
 def _index(loom: Loom, q: ir.Value, query: Stream, keys: ir.Value, key: Stream, window: int, name: str) -> ir.Value:
@@ -140,34 +229,41 @@ def _index(loom: Loom, q: ir.Value, query: Stream, keys: ir.Value, key: Stream, 
     return loom.op("Add", [loom.op("Clip", [distance, low, high], f"{name}.near"), one], f"{name}.index")
 
 
+@dataclass(frozen=True)
+class _Where:
+    """Where to read a table by distance: the index of each pair, the samples a mask is read over, and a name."""
+
+    index: ir.Value
+    long: int
+    name: str
+
+
 def _operand(
-    loom: Loom, old: ir.Value | None, new: dict[ir.Value, ir.Value], window: int, index: ir.Value, name: str
+    loom: Loom, old: ir.Value | None, new: dict[ir.Value, ir.Value], window: int, where: _Where
 ) -> ir.Value | None:
     if old is None or old in new:
         return None if old is None else new[old]
     fact = loom.fact(old)
     if isinstance(fact, Stream):
         raise NotStreamable("its mask follows the signal")
-    if not isinstance(fact, Length):
+    times = [i - len(loom.dims(old)) for i, d in enumerate(loom.dims(old)) if d.time]
+    if not isinstance(fact, Length) or not times:
         return loom.new(old)
-    short, long, _ = loom.whole.values(old)
-    rank = short.ndim
-    if rank < 2 or short.shape[-1] == 1 or short.shape[-2] == 1:
-        frame = old
-        for axis in (rank - 1, rank - 2):
-            if axis >= 0 and short.shape[axis] > 1:
-                return loom.const(one_frame(loom, frame, axis))
-    table = _table(long, window)
-    return loom.op("Gather", [loom.const(table), index], f"{name}.mask", axis=table.ndim - 1)
+    if len(times) == 1:
+        return loom.const(one_frame(loom, old, times[0] + len(loom.dims(old))))
+    _refuse_places(loom, old)
+    assert old.name is not None
+    table = _table(loom.whole.at(where.long, [old.name])[0], window)
+    return loom.op("Gather", [loom.const(table), where.index], f"{where.name}.mask", axis=table.ndim - 1)
 
 
 def _table(mask: Array, window: int) -> Array:
     """A mask (..., time, time) as a table (..., window + 2) by distance: the future, 0 to window - 1, too long ago."""
-    time = mask.shape[-1]
-    row = time // 2
-    window = min(window, row)
-    at = [row + 1, *(row - d for d in range(window)), row - window]
-    table = mask[..., row, at]
+    last = mask.shape[-1] - 1
+    if window > last:
+        raise NotStreamable(f"its mask was watched over {last + 1} frames, which do not tell one of {window}")
+    past = mask[..., last, [last - d for d in range(window + 1)]]
+    table = np.concatenate([mask[..., 0, 1:2], past], axis=-1)
     rows, columns = np.indices(mask.shape[-2:])
     index = np.clip(rows - columns, -1, window) + 1
     matter = (index > 0) & (index <= window)

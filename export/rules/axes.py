@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from holdover.export.dim import Dim
 from holdover.export.fact import Length, Merged, Running, Stream
 from holdover.export.loom import Loom, attribute, stream_of, streams
 from holdover.export.refusal import NotStreamable
 from holdover.export.rules.elementwise import meet, one_frame
-from holdover.export.whole import Dim
 
 
 def over_running(loom: Loom, node: ir.Node) -> bool:
@@ -217,8 +217,11 @@ def concat(loom: Loom, node: ir.Node) -> None:
     timed = streams(loom, node.inputs)
     rank = loom.whole.rank(node.outputs[0])
     axis = attribute(node, "axis") % rank
-    _not_time(axis, stream_of(loom, timed[0]), rank,
-              "it joins sequences end to end: pad with Pad, or join features")  # fmt: skip
+    if axis == stream_of(loom, timed[0]).axis:
+        from holdover.export.rules.pad import joined  # it imports this module
+
+        joined(loom, node, timed[0])
+        return
     if any(isinstance(loom.fact(v), Running) for v in node.inputs):
         raise NotStreamable("it joins each frame with a value over the whole sequence, which is known only at the end")
     fact, met = meet(loom, timed, rank, node.outputs[0].name or "concat")

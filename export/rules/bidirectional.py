@@ -118,7 +118,7 @@ def _part(loom: Loom, node: ir.Node, index: int, direction: int) -> Array | None
         return None
     if not isinstance(loom.fact(old), Static | PerBatch):
         raise NotStreamable("its weights or its initial state are computed from the sequence")
-    return loom.whole.values(old)[0][direction : direction + 1]
+    return loom.beginning(old)[direction : direction + 1]
 
 
 def _attributes(node: ir.Node, direction: int) -> list[ir.Attr]:

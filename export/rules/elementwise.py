@@ -9,16 +9,8 @@ import onnx_ir as ir
 from holdover.export.fact import Length, Running, Stream
 from holdover.export.loom import END, Array, Loom, attribute, streams
 from holdover.export.refusal import NotStreamable
-
-_OPS = (
-    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
-    "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh", "DequantizeLinear", "Div",
-    "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish",
-    "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod",
-    "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
-    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu",
-    "Where", "Xor", "QuickGelu", "FastGelu", "BiasGelu",
-)  # fmt: skip
+from holdover.export.rules.elementwise_names import OPS
+from holdover.export.rules.positions import is_even
 
 
 def elementwise(loom: Loom, node: ir.Node) -> None:
@@ -119,7 +111,7 @@ def one_frame(loom: Loom, value: ir.Value, axis: int) -> Array:
         It differs from frame to frame: it encodes absolute positions.
     """
     short, long, _ = loom.whole.values(value)
-    if 0 <= axis < short.ndim:
+    if 0 <= axis < short.ndim and is_even(loom, value):
         first = short.take([0], axis)
         if np.array_equal(np.broadcast_to(first, short.shape), short) and np.array_equal(
             np.broadcast_to(first, long.shape), long
@@ -150,4 +142,4 @@ def identity(loom: Loom, node: ir.Node) -> None:
     loom.bind(node.outputs[0], loom.need(node.inputs[0]), loom.fact(node.inputs[0]))
 
 
-RULES = dict.fromkeys(_OPS, elementwise) | {"Identity": identity}
+RULES = dict.fromkeys(OPS, elementwise) | {"Identity": identity}

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from holdover.export.dim import Dim
 from holdover.export.fact import Running, Stream
 from holdover.export.loom import Loom, attribute, stream_of
 from holdover.export.refusal import NotStreamable
 from holdover.export.rules.axes import over_running, same_node
 from holdover.export.rules.pad import LOWEST
-from holdover.export.whole import Dim
 
 
 def reduce(loom: Loom, node: ir.Node) -> None:

@@ -81,9 +81,14 @@ class Recurrence:
 
     def _check(self, counters: set[ir.Value], counted: set[ir.Value]) -> None:
         taken = {n.outputs[0] for n in self.frames}
+        limits = [v for v in (*self.node.inputs[:2], self.body.outputs[0]) if v is not None]
+        sequences = [self.fixed.get(v, v) for v in map(_first, self.frames)]
         moving = {self.body.inputs[2 + k] for k in self.states} | taken
         if moving & _cone([self.body.outputs[0]], taken):
             raise NotStreamable("it decides from the signal when to stop")
+        if not all(_is_length(v, self, _cone(sequences, set())) for v in limits):
+            raise NotStreamable("it may stop before the last frame: the number of its steps is not plainly the length "
+                                "of what it takes; loop over all of it")  # fmt: skip
         if counters & _cone(self.results, taken):
             raise NotStreamable("its result follows the number of the step, a position that a stream does not have")
         for v, out in zip(self.body.inputs[2:], self.node.outputs, strict=False):
@@ -246,7 +251,7 @@ def _plain(value: ir.Value) -> ir.Value:
 def _number(value: ir.Value | None) -> float | None:
     """A constant's only number, None for other values."""
     tensor = get_const_tensor(value) if value is not None else None
-    return float(tensor.numpy()) if tensor is not None and tensor.size == 1 else None
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
 
 
 def _counts(carried: ir.Value, first: ir.Value | None, after: ir.Value) -> bool:
@@ -272,6 +277,30 @@ def _takes_frame(node: ir.Node, counters: set[ir.Value], fixed: Mapping[ir.Value
         return False
     x = _first(node)
     return x in fixed or (x not in body.inputs and x.graph is not body)
+
+
+def _is_length(value: ir.Value, loop: Recurrence, sequence: set[ir.Value]) -> bool:
+    """Whether a limit of a loop is the length of its sequences, no limit, or a count compared with such."""
+    value = loop.fixed.get(value, value)
+    constant = get_const_tensor(value)
+    if constant is not None:
+        return bool(np.all(constant.numpy() if constant.dtype == ir.DataType.BOOL else constant.numpy() >= ENDLESS))
+    node = value.producer()
+    if node is None:
+        return value in loop.body.inputs[:2]
+    if node.op_type == "Shape":
+        extra = (v.producer() for v in _cone([_first(node)], set()) - sequence)
+        return not any(n is not None and n.op_type in _CROPS for n in extra)
+    # Of a comparison, count < limit, the limit.
+    taken = {"And": slice(2), "Less": slice(1, 2), "Concat": slice(None)}.get(node.op_type, slice(1))
+    parts = [v for v in node.inputs[taken] if v is not None]
+    return node.op_type in _PLAIN and all(_is_length(v, loop, sequence) for v in parts)
+
+
+_PLAIN = frozenset(("And", "Cast", "Concat", "Gather", "Identity", "Less", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
+"""Operators between a shape and a limit that leave the length as it is."""
+_CROPS = frozenset(("Compress", "Expand", "Gather", "Pad", "Resize", "Slice", "Split", "Tile"))
+ENDLESS = 2**31 - 1
 
 
 def _cone(values: Iterable[ir.Value], stop: set[ir.Value]) -> set[ir.Value]:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from holdover.export.fact import Stream
+from holdover.export.fact import PerBatch, Static, Stream
 from holdover.export.loom import Loom, attribute, stream_of
 from holdover.export.refusal import NotStreamable
 from holdover.export.rules.axes import over_running
 
+_END_TO_END = "it joins sequences end to end: pad with Pad, or join features"
 LOWEST = float(np.finfo(np.float32).min)
 """Stands for minus infinity, which JSON cannot write."""
 
@@ -33,17 +34,53 @@ def pad(loom: Loom, node: ir.Node) -> None:
         raise NotStreamable("it cuts frames off by negative padding; cut with Slice")
     new, name = loom.need(x), out.name or "pad"
     elsewhere = [0 if i % rank == fact.axis else n for i, n in enumerate(amounts)]
-    if before or after:
-        from holdover.export.rules.convolution import _padding
-
-        if after:
-            end = _padding(loom, x, fact, after, fill, name)
-            new = loom.op("Concat", [new, end], f"{name}.ended", axis=fact.axis)
-        if before:
-            new = loom.history(x, new, fact.axis, before, 0, f"{name}.before", fill)
+    new = _around(loom, x, new, before, after, fill, name)
     if any(elsewhere):
         inputs = [new, loom.ints(*elsewhere), *(loom.new(v) for v in node.inputs[2:3])]
         new = loom.op("Pad", inputs, name, mode=mode)
+    loom.bind(out, new, replace(fact, ahead=fact.ahead - before * fact.pace, tail=fact.tail + after))
+
+
+def _around(loom: Loom, x: ir.Value, new: ir.Value, before: int, after: int, fill: float, name: str) -> ir.Value:
+    """A sequence between frames that all hold one number: kept ready before the first sample, added at the end."""
+    from holdover.export.rules.convolution import _padding
+
+    fact = stream_of(loom, x)
+    if after:
+        end = _padding(loom, x, fact, after, fill, name)
+        new = loom.op("Concat", [new, end], f"{name}.ended", axis=fact.axis)
+    if before:
+        new = loom.history(x, new, fact.axis, before, 0, f"{name}.before", fill)
+    return new
+
+
+def joined(loom: Loom, node: ir.Node, x: ir.Value) -> None:
+    """Padding written as Concat: constants of one number before a sequence, and after it.
+
+    Raises
+    ------
+    NotStreamable
+        What is joined follows the length, holds different numbers, or is another sequence.
+    """
+    fact, out = stream_of(loom, x), node.outputs[0]
+    if list(node.inputs).count(x) > 1:
+        raise NotStreamable(_END_TO_END)
+    fills: set[float] = set()
+    amounts, place = [0, 0], 0
+    for v in node.inputs:
+        if v is x:
+            place = 1
+            continue
+        if v is None or fact.merged is not None or not isinstance(loom.fact(v), Static | PerBatch):
+            raise NotStreamable(_END_TO_END)
+        amounts[place] += loom.dims(v)[fact.axis].size
+        fills.update(np.unique(np.concatenate([w.reshape(-1) for w in loom.whole.values(v)])).tolist())
+    if len(fills) > 1:
+        raise NotStreamable("it joins a sequence with frames of different numbers; pad with one number")
+    name = out.name or "joined"
+    before, after = amounts
+    fill = max(float(fills.pop()) if fills else 0.0, LOWEST)
+    new = _around(loom, x, loom.need(x), before, after, fill, name)
     loom.bind(out, new, replace(fact, ahead=fact.ahead - before * fact.pace, tail=fact.tail + after))
 
 

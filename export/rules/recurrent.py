@@ -81,8 +81,9 @@ def _full(loom: Loom, lens: ir.Value) -> bool:
     """Whether the given lengths are those of the whole sequence."""
     if not isinstance(loom.fact(lens), Static | PerBatch | Length):
         return False
-    short, long, _ = loom.whole.values(lens)
-    return bool((short == loom.whole.lengths[0]).all() and (long == loom.whole.lengths[1]).all())
+    far = loom.whole.far
+    found = far.values(lens.name or "")
+    return found is not None and all((v == n).all() for v, n in zip(found, far.samples, strict=True))
 
 
 def _initial(loom: Loom, node: ir.Node, k: int, letter: str) -> tuple[ir.Value, State]:
@@ -104,7 +105,7 @@ def _initial(loom: Loom, node: ir.Node, k: int, letter: str) -> tuple[ir.Value, 
     before = state.before
     if len(sequences) > 1:  # several sequences a stream, as of leads that share a layer
         before = loom.op("Reshape", [before, loom.ints(1, -1, hidden)], f"{state.name}.joined")
-    first = np.zeros((1, 1, hidden), np.float32) if old is None else loom.whole.values(old)[0]
+    first = np.zeros((1, 1, hidden), np.float32) if old is None else loom.beginning(old)
     if not first.any():
         return before, state
     if first.shape[1] != 1:

@@ -95,7 +95,7 @@ def _state(loom: Loom, node: ir.Node, old: ir.Value | None, k: int) -> tuple[ir.
     assert old is not None
     if isinstance(loom.fact(old), Stream | Running | Length):
         raise NotStreamable("its initial state is computed from the sequence, or from its length")
-    value, name = loom.whole.values(old)[0], f"{node.outputs[0].name}.{k}"
+    value, name = loom.beginning(old), f"{node.outputs[0].name}.{k}"
     state = loom.state(name, [batch_size(d.size, d.batch) for d in loom.dims(old)], value.dtype)
     if not value.any():
         return state.before, state

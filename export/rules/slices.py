@@ -107,34 +107,73 @@ def _cuts(loom: Loom, node: ir.Node, x: ir.Value, time: int) -> list[_Cut]:
     axes = list(range(len(starts))) if axes_value is None else [int(a) % rank for a in axes_value]
     steps_value = loom.constant_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
     steps = [1] * len(starts) if steps_value is None else [int(s) for s in steps_value]
-    lengths = tuple(v.shape[time] for v in loom.whole.values(x)[:2])
+    lengths = _lengths(loom, x, time)
     cuts = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if axis != time:
-            cuts.append(_Cut(axis, start[0], end[0], step))
+            cuts.append(_Cut(axis, _fixed(start), _fixed(end), step))
         elif step < 0:
             cuts.append(_Cut(axis, 0, None, step))
         else:
-            cuts.append(_Cut(axis, _place(start, lengths) or 0, _place(end, lengths), step))
+            cuts.append(_Cut(axis, _start(start, lengths), _end(end, lengths), step))
     return cuts
 
 
-def _places(loom: Loom, value: ir.Value | None) -> list[tuple[int, int]]:
-    """A position at the two lengths watched, for each axis."""
+Places = list[int]
+"""A position, or a number of frames, at every length that was looked at."""
+
+
+def _places(loom: Loom, value: ir.Value | None) -> list[Places]:
+    """Where to cut at every length, for each axis."""
     if value is None or isinstance(loom.fact(value), Stream | Running):
         raise NotStreamable("where it cuts follows the signal itself")
-    short, long, _ = loom.whole.values(value)
-    return list(zip(short.reshape(-1).tolist(), long.reshape(-1).tolist(), strict=True))
+    found = None if value.name is None else loom.whole.far.values(value.name)
+    if found is None:
+        raise NotStreamable("where it cuts follows the length of the sequence in a way that cannot be told")
+    return list(map(list, zip(*(v.reshape(-1).tolist() for v in found), strict=True)))
 
 
-def _place(at: tuple[int, int], lengths: tuple[int, ...]) -> int | None:
-    """From the start (not negative), from the end (negative), None: the end."""
-    if at[0] >= lengths[0] and at[1] >= lengths[1]:
+def _lengths(loom: Loom, x: ir.Value, axis: int) -> Places:
+    """Frames of a sequence at every length."""
+    assert x.name is not None
+    found = loom.whole.far.sizes(x.name, axis)
+    if found is None:
+        raise NotStreamable("how long it is follows the length of the sequence in a way that cannot be told")
+    return found
+
+
+def _fixed(at: Places) -> int:
+    """A position along another axis."""
+    if len(set(at)) > 1:
+        raise NotStreamable("where it cuts along another axis than time follows the length of the sequence")
+    return int(at[0])
+
+
+def _start(at: Places, lengths: Places) -> int:
+    """From the start (not negative) or from the end (negative)."""
+    place = _place(at, lengths)
+    if place is None:
+        raise NotStreamable("it leaves the whole sequence out")
+    return place
+
+
+def _end(at: Places, lengths: Places) -> int | None:
+    """As `_start`; None: the end."""
+    place = _place(at, lengths)
+    if place is not None and place >= lengths[0] and place >= lengths[1]:
+        raise NotStreamable(f"it takes the first {place} frames of the whole sequence; a stream has no such end: leave "
+                            "the crop to whoever reads the recording")  # fmt: skip
+    return place
+
+
+def _place(at: Places, lengths: Places) -> int | None:
+    """From the start (not negative), from the end (negative), None: the end, however long the sequence."""
+    if all(a >= n for a, n in zip(at, lengths, strict=True)):
         return None
-    if at[0] == at[1]:
+    if len(set(at)) == 1:
         return int(at[0])
-    if at[0] - lengths[0] == at[1] - lengths[1]:
-        return int(at[0] - lengths[0])
+    if len(back := {a - n for a, n in zip(at, lengths, strict=True)}) == 1:
+        return int(back.pop())
     raise NotStreamable("it cuts at a place that follows the length of the sequence, such as its middle")
 
 
@@ -159,8 +198,7 @@ def gather(loom: Loom, node: ir.Node) -> None:
         same_node(loom, node, replace(fact, axis=fact.axis + (index_rank - 1 if axis < fact.axis else 0)))
         return
     (at,) = _places(loom, where) if index_rank == 0 or loom.whole.values(where)[0].size == 1 else (None,)
-    lengths = tuple(v.shape[axis] for v in loom.whole.values(x)[:2])
-    place = None if at is None else _place(at, lengths)
+    place = None if at is None else _place(at, _lengths(loom, x, axis))
     if place != -1:
         raise NotStreamable("it picks frames at fixed places of the whole sequence; only the last one can be streamed")
     last = loom.const(np.asarray(-1, np.int64) if index_rank == 0 else np.full((1,) * index_rank, -1))
@@ -187,7 +225,7 @@ def fuse(model: ir.Model) -> None:
             continue
         values = [None if v is None or v.const_value is None else v.const_value.numpy() for v in node.inputs[1:]]
         pads = attribute(before, "pads")
-        if pads is None or any(v is None or v.size != 1 for v in values) or len(before.outputs[0].uses()) > 1:
+        if pads is None or any(v is None or v.size != 1 for v in values) or _used_elsewhere(before.outputs[0]):
             continue
         start, end, axis, *step = (int(v.reshape(-1)[0]) for v in values if v is not None)
         place = len(pads) // 2 + axis - 2
@@ -196,8 +234,14 @@ def fuse(model: ir.Model) -> None:
             pads[place] += end
             before.attributes["pads"] = ir.AttrInt64s("pads", pads)
             out = node.outputs[0]
+            name = out.name
             ir.convenience.replace_all_uses_with(out, before.outputs[0], replace_graph_outputs=True)
             model.graph.remove(node, safe=True)
+            before.outputs[0].name = name  # what was watched under this name is as long
+
+
+def _used_elsewhere(value: ir.Value) -> bool:
+    return len(value.uses()) > 1 or value.is_graph_output()
 
 
 RULES = {"Slice": cut, "Gather": gather}

@@ -81,6 +81,11 @@ def parse(data: bytes, path: Path) -> onnx.ModelProto:
         ) from error
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{path} is not an ONNX file: it has no graph; export the model again")
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise ModelError(f"{path} is of opset {entry.version}, the onnx {onnx.__version__} that is installed knows "
+                             f"{newest} at most; export the model with opset 17 to 20")  # fmt: skip
     if not model.graph.node:
         raise ModelError(f"{path} has a graph without nodes: nothing to stream; export the model again")
     return model
