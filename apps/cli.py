@@ -11,16 +11,22 @@ from holdover import __version__
 
 COMMANDS = {
     "run": ("holdover.apps.daemon", "the daemon: streams in, alerts over MQTT out"),
+    "status": ("holdover.apps.status", "how a running daemon stands"),
+    "service": ("holdover.apps.service", "the daemon under systemd: install, status, logs, uninstall"),
     "replay": ("holdover.apps.replay", "recordings in, annotations, alerts and a picture out"),
     "alerts": ("holdover.apps.subscribe", "receive alerts, keep each once, show them"),
     "score": ("holdover.apps.score", "compare annotations with a reference, by the field's rules"),
     "export": ("holdover.apps.export", "a trained model in, a proven streaming file out"),
     "verify": ("holdover.apps.verify", "repeat the proof of a streaming model"),
+    "quantize": ("holdover.apps.quantize", "a model made smaller that still decides the same"),
     "inspect": ("holdover.apps.inspect", "what a model promises: contract, memory, delay, cost"),
+    "models": ("holdover.apps.models", "install models from others, judged first; roll them back"),
     "config": ("holdover.apps.config", "check a configuration, or print its schema"),
     "doctor": ("holdover.apps.doctor", "what of this machine is fit, and what would be slow"),
     "demo": ("holdover.apps.demo", "five real minutes of ECG through daemon, broker, subscriber"),
 }
+
+MIN_WIDTH, USUAL_WIDTH = 40, 80
 
 EXITS = """\
 exit codes:
@@ -70,7 +76,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     try:
         return run(args)
     except HoldoverError as error:
-        print(f"holdover: {error}", file=sys.stderr)
+        print(_fitted(f"holdover: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("holdover: interrupted", file=sys.stderr)
@@ -78,6 +84,22 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _fitted(text: str) -> str:
+    """Lines broken at words for a terminal; as they are in a pipe, where a program or a log reads line by line."""
+    if not sys.stderr.isatty():
+        return text
+    said = os.environ.get("COLUMNS", "")
+    width = int(said) if said.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns
+    width = max(width or USUAL_WIDTH, MIN_WIDTH)
+    return "\n".join(part for line in text.splitlines() for part in _wrapped(line, width))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=True, break_long_words=False,
+                         break_on_hyphens=False) or [""]  # fmt: skip
 
 
 if __name__ == "__main__":

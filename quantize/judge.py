@@ -1,0 +1,59 @@
+"""The held-out records: what the parent decides on them, and how far a smaller model agrees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdover.export.proof import engine_of, feed
+from holdover.quantize.gate import Bound, Parity, Score, beat_parity, frame_parity
+
+Array = NDArray[np.float32]
+
+DEFAULT = {"V.f1": -0.005, "S.f1": -0.01, "labels": 0.995}
+"""What is asked for where nothing is said, of what can be measured."""
+NO_LABELS = {"scores": 0.95}
+
+
+class Judge:
+    """Holds smaller models against their parent.
+
+    Parameters
+    ----------
+    parent : bytes
+        The float streaming model.
+    held_out : mapping of str to array
+        (samples, channels) by record, at the model's rate, not calibrated on.
+    score : callable, optional
+        What a model decides on them, by record; without it models are compared frame by frame.
+    """
+
+    def __init__(self, parent: bytes, held_out: Mapping[str, Array], score: Score | None = None) -> None:
+        self.held_out = held_out
+        self._score = score
+        self._classes = [o.name for o in engine_of(parent).contract.outputs if o.meaning == "class_logits"]
+        self._frames = self._run(parent)
+        self._beats = score(engine_of(parent)) if score else None
+
+    @property
+    def finds_beats(self) -> bool:
+        """Whether models are compared by their beats, too."""
+        return self._score is not None
+
+    def parity(self, child: bytes) -> dict[str, Parity]:
+        """Every measure of agreement."""
+        found = frame_parity(self._frames, self._run(child), self._classes)
+        if self._score and self._beats:
+            found |= beat_parity(self._beats, self._score(engine_of(child)))
+        return found
+
+    def _run(self, data: bytes) -> dict[str, dict[str, Any]]:
+        engine = engine_of(data)
+        return {record: feed(engine, x, [len(x)]) for record, x in self.held_out.items()}
+
+
+def default_gate(parity: Mapping[str, Parity]) -> tuple[Bound, ...]:
+    """What is asked for where nothing is said."""
+    asked = DEFAULT if "labels" in parity else NO_LABELS
+    return tuple(Bound(name, least) for name, least in asked.items() if name in parity)
