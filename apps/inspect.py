@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover inspect`."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a shipped model or a file (default: ecg-beats)")
     parser.add_argument("--rate", type=float, metavar="HZ", help="of the source: adds the resampler's delay")
+    parser.add_argument("--memory", action="store_true", help="measure how far back it remembers")
+    parser.add_argument("--on", metavar="RECORD", help="measure it on a recording (default: white noise)")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw what --memory measured")
     parser.add_argument("--json", action="store_true", help="one JSON object, the whole contract in it")
 
 
@@ -39,7 +42,14 @@ def run(args: argparse.Namespace) -> int:
     HoldoverError
         The file cannot be read, carries no contract that fits, or the rate cannot be.
     """
+    from holdover.apps import memory
+
+    memory.check(args)
     facts = inspect(args.model, args.rate)
+    if args.memory:
+        facts["memory"] = memory.of_file(facts["path"], args.on)
+    if args.plot:
+        memory.plot(facts["memory"], args.plot, facts["name"])
     if args.json:
         import json
 
@@ -47,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         from holdover.apps.alert_view import plain
 
-        print("\n".join(map(plain, _lines(facts))))
+        print("\n".join(map(plain, memory.lines(facts["memory"]) if args.memory else _lines(facts))))
     return 0
 
 
@@ -244,27 +254,27 @@ def _claims(contract: "Contract") -> dict[str, Any]:
 def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     f = facts
     yield f"{f['name']} {f['version']}" + (f" ({f['family']})" if f["family"] else "")
-    yield from _row("file", f"{f['path']}, {f['bytes']:,} bytes")
-    yield from _row("sha256", f"{f['sha256'][:12]}...")
+    yield from row("file", f"{f['path']}, {f['bytes']:,} bytes")
+    yield from row("sha256", f"{f['sha256'][:12]}...")
     for signal in f["signals"]:
         leads = ", ".join(f"{c['name']} ({c['unit']})" for c in signal["channels"])
-        yield from _row("signal", f"{signal['input']}: {leads} at {signal['rate_hz']:g} Hz")
-    yield from _row("hop", _hop(f))
-    yield from _row("resampling", _resampling(f["resampler"]))
-    yield from _row("arithmetic", _work(f["multiply_adds"]))
-    yield from _row("parameters", f"{f['parameters']:,} (all constants of the graph that are not 64-bit integers)")
-    yield from _row("memory", f"{f['state_bytes']:,} bytes a stream in {len(f['states'])} states")
+        yield from row("signal", f"{signal['input']}: {leads} at {signal['rate_hz']:g} Hz")
+    yield from row("hop", _hop(f))
+    yield from row("resampling", _resampling(f["resampler"]))
+    yield from row("arithmetic", _work(f["multiply_adds"]))
+    yield from row("parameters", f"{f['parameters']:,} (all constants of the graph that are not 64-bit integers)")
+    yield from row("memory", f"{f['state_bytes']:,} bytes a stream in {len(f['states'])} states")
     yield ""
     columns = ("output", "meaning", "frames/s", "delay ms", "from source ms", "memory s")
-    yield from _table(columns, [_output_cells(o) for o in f["outputs"]])
+    yield from table(columns, [_output_cells(o) for o in f["outputs"]])
     yield ""
     cells = [(s["name"], "x".join(map(str, s["shape"])), s["dtype"], f"{s['bytes']:,}") for s in f["states"]]
-    yield from _table(("state", "shape", "dtype", "bytes"), cells)
+    yield from table(("state", "shape", "dtype", "bytes"), cells)
     yield ""
     detectors = [_detector(d) for d in f["detectors"]]
-    yield from _row("detectors", ", ".join(detectors) or "none")
+    yield from row("detectors", ", ".join(detectors) or "none")
     for key in ("quantization", "verification", "provenance"):
-        yield from _row(key, "" if f[key] else "none")
+        yield from row(key, "" if f[key] else "none")
         for name, value in _flat(f[key] or {}):
             yield from textwrap.wrap(f"  {name}: {value}", WIDTH, subsequent_indent="    ")
 
@@ -306,12 +316,14 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{key}", "; ".join(map(str, item)) if isinstance(item, list) else str(item)
 
 
-def _row(name: str, text: str) -> Iterator[str]:
+def row(name: str, text: str) -> Iterator[str]:
+    """A name and what is said of it, wrapped."""
     head = f"{name:<{INDENT - 1}} "
     yield from textwrap.wrap(head + text, WIDTH, subsequent_indent=" " * INDENT)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they must be."""
     lines = [heads, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     for line in lines:

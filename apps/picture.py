@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.apps.picture_gates import Under
 from holdover.apps.picture_page import page
 from holdover.apps.picture_rows import render
 from holdover.apps.picture_strip import Span, Strip, choose
@@ -25,6 +26,7 @@ def draw(
     title: str = "",
     start_s: float = 0.0,
     unit: str = "mV",
+    under: Under | None = None,
 ) -> None:
     """Draw a recording with its beats and alarms.
 
@@ -36,6 +38,8 @@ def draw(
         (samples,), in `unit`; NaN where missing, drawn as breaks.
     annotations, spans
         On the source's clock, of which x[0] is at `start_s` seconds. What lies outside x is left out.
+    under
+        Gives heat maps that are drawn under the rows of signal.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def draw(
     strip = Strip(signal, rate_hz, round(start_s * rate_hz), annotations, spans, unit)
     sheet = choose(len(signal), rate_hz, [(span, strip.local(span)) for span in strip.spans])
     try:
-        image = render(strip, sheet, title)
+        image = render(strip, sheet, title, under(strip, sheet) if under else ())
     except ImportError as error:
         raise UsageError(f"a picture needs {error.name}, which is not installed: install holdover[replay]") from None
     data = image if path.suffix.lower() == ".png" else page(image, strip, sheet, title).encode()

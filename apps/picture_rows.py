@@ -3,11 +3,13 @@
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.apps.picture_gates import ONLY_ROW_IN, ROW_IN, Band, draw_band, draw_key
 from holdover.apps.picture_strip import GROUPS, SHADE, TECHNICAL, URGENCY, Sheet, Span, Strip, summary
 from holdover.runtime.alert import NOTICE
 
@@ -20,26 +22,33 @@ INK_ALARM = {"high": "#8f0d1f", "medium": "#8a4b00", "low": "#5c4a00", "info": "
 INK_TECHNICAL = "#3d4657"
 
 
-def render(strip: Strip, sheet: Sheet, title: str) -> bytes:
-    """The chart as a PNG, 1600 pixels wide."""
+def render(strip: Strip, sheet: Sheet, title: str, bands: Sequence[Band] = ()) -> bytes:
+    """The chart as a PNG, 1600 pixels wide; under each row of signal its heat maps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(sheet.rows)
-    head, row, foot = 1.2, 1.15 if count > 1 else 2.6, 0.55
-    height = head + count * row + foot
+    head, row, foot = 1.2, 1.15 if count > 1 else 2.6, 0.75 if bands else 0.55
+    heights = [row, *[ROW_IN if count > 1 else ONLY_ROW_IN] * len(bands)]
+    height = head + count * sum(heights) + foot
     figure = Figure(figsize=(16, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(count, 1, squeeze=False)[:, 0]
+    grid = figure.subplots(count * len(heights), 1, squeeze=False, height_ratios=heights * count)
+    axes = grid.reshape(count, len(heights))
     figure.subplots_adjust(left=0.062, right=0.988, top=1 - head / height, bottom=foot / height, hspace=0.16)
     tall, centers = _scale(strip, sheet)
-    for i, (ax, first) in enumerate(zip(axes, sheet.rows, strict=True)):
+    for i, ((ax, *under), first) in enumerate(zip(axes, sheet.rows, strict=True)):
         _frame(ax, strip, sheet, first, (centers[i], tall))
         _draw_spans(ax, strip, sheet, first)
         _draw_signal(ax, strip, sheet, first)
         _draw_marks(ax, strip, sheet, first)
-        ax.tick_params(labelbottom=i == count - 1)
-    axes[-1].set_xlabel("seconds in the row", fontsize=9, color="#444444")
+        for lower, band in zip(under, bands, strict=True):
+            draw_band(lower, band, strip, first, sheet.width / strip.rate_hz)
+        for each in axes[i]:
+            each.tick_params(labelbottom=each is axes[-1, -1])
+    axes[-1, -1].set_xlabel("seconds in the row", fontsize=9, color="#444444")
+    if bands:
+        draw_key(figure, bands, 0.062, height)
     _write_head(figure, strip, sheet, title, height)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

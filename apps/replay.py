@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from holdover.runtime.errors import HoldoverError, UsageError
 
 if TYPE_CHECKING:
+    from holdover.apps.picture_gates import Under
     from holdover.apps.recording import Result
     from holdover.evaluate.scorecard import RecordScore
     from holdover.runtime.detect.limits import Limits
@@ -35,12 +37,14 @@ examples:
   holdover replay mitdb/ -o out -j 2
   holdover replay ecg.csv --rate 250 --lead II -f 1:00:00 -t 1:05:00
 
-  holdover replay mitdb/ -o out -j 2 --score
+  holdover replay mitdb/ -o out -j 2 --lead MLII,first --score
 
 with -o OUT it writes for each record OUT/NAME.blm (beats and signal quality,
-WFDB), OUT/NAME.alm (alarms, WFDB notes), and for all OUT/alerts.jsonl. With
---score standard output tells what holdover score OUT --ref DIR tells, and
-the alerts are in OUT/alerts.jsonl alone."""
+WFDB), OUT/NAME.alm (alarms as notes, rhythm, heart rate, WFDB), and for all
+OUT/alerts.jsonl. --lead A,B,first takes of each record the first of these that
+it has; first is its first channel. With --score standard output tells what
+holdover score OUT --ref DIR tells, and the alerts are in OUT/alerts.jsonl
+alone."""
 
 
 class Outcome(NamedTuple):
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="folder for what is written")
     parser.add_argument("-f", "--from", dest="start", metavar="TIME", help="begin here: [[hh:]mm:]ss, or s<sample>")
     parser.add_argument("-t", "--to", dest="stop", metavar="TIME", help="end here")
-    parser.add_argument("--lead", help="by name (default: the model's, or the only one)")
+    parser.add_argument("--lead", help="by name, or several by preference (default: the model's, or the only one)")
     parser.add_argument("--rate", type=float, metavar="HZ", help="of a CSV or NPZ that does not say")
     parser.add_argument("--unit", help="of a CSV or NPZ that does not say (default: mV)")
     parser.add_argument("--model", help="an ONNX file, or the name of a shipped model")
@@ -67,6 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", nargs="?", const="png", choices=("png", "html"), help="draw OUT/NAME.png or .html (default: png)"
     )
+    parser.add_argument(
+        "--gates", nargs="?", const="keep", choices=("keep", "all"),
+        help="draw under the signal what each unit keeps, or all gates and the cell (default: keep)",
+    )  # fmt: skip
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--allow-truncated", action="store_true", help="play what is there of a cut-off record")
     parser.add_argument("--json", action="store_true", help="alert bodies, or the score, as JSON on standard output")
@@ -102,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if out is not None:
         _write_alerts(out, ordered)
     _report(args, ordered, out, time.monotonic() - began)
+    _tell_missing([path.stem for i, path in enumerate(paths) if not done[i].result], len(paths))
     if args.score:
         tell_scores(args, paths, [score for i in sorted(done) if (score := done[i].score)])
     return failures[0].exit_code if failures else 0
@@ -112,6 +121,8 @@ def _check(args: argparse.Namespace) -> None:
 
     if args.plot and not args.output:
         raise UsageError("--plot needs a folder for the picture: add -o OUT")
+    if args.gates and not args.plot:
+        raise UsageError("--gates is drawn into the picture: add --plot")
     if args.score and not args.output:
         raise UsageError("--score needs a folder for what is scored: add -o OUT")
     if (args.ref or args.report) and not args.score:
@@ -226,13 +237,21 @@ def _work(args: argparse.Namespace, pipe: Any) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> "tuple[Engine, Limits]":
-    from holdover.apps.config import read_config
     from holdover.apps.shipped import find_model
-    from holdover.runtime.detect.limits import Limits
     from holdover.runtime.engine import load
 
-    limits = read_config(args.config).limits if args.config else Limits()
-    return load(find_model(args.model)), limits
+    if args.gates:
+        from holdover.apps.picture_gates import gates_of
+
+        gates_of(args.model)  # what cannot be tapped is said before anything is played
+    return load(find_model(args.model)), _limits(args)
+
+
+def _limits(args: argparse.Namespace) -> "Limits":
+    from holdover.apps.config import read_config
+    from holdover.runtime.detect.limits import Limits
+
+    return read_config(args.config).limits if args.config else Limits()
 
 
 def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits", tell: Tell) -> Outcome:
@@ -288,20 +307,30 @@ def _write_own(
         recording.write_wfdb(out, name, recording.alarm_marks(result), "alm", result.rate_hz)
         if args.plot:
             x = recording.read_signal(result.path, engine, args.lead, options)
-            plot(out / f"{name}.{args.plot}", result, x, engine)
+            plot(out / f"{name}.{args.plot}", result, x, engine, _gates(args, result.path, options))
     except OSError as error:
         raise UsageError(f"cannot write into {out}: {error.strerror}; nothing half-written was left") from error
 
 
-def plot(path: Path, result: "Result", x: Any, engine: "Engine") -> None:
-    """Draw a result over its signal, (samples,), in the model's unit."""
+def _gates(args: argparse.Namespace, path: Path, options: dict[str, Any]) -> "Under | None":
+    """What draws the gates, where they are asked for."""
+    if not args.gates:
+        return None
+    from holdover.apps.picture_gates import gates_of, under
+
+    return under(gates_of(args.model), args.gates == "all", _limits(args), path, args.lead, options)
+
+
+def plot(path: Path, result: "Result", x: Any, engine: "Engine", under: "Under | None" = None) -> None:
+    """Draw a result over its signal, (samples,), in the model's unit; `under` gives heat maps under it."""
     from holdover.apps.picture import draw
     from holdover.apps.recording import whole
 
     unit = engine.contract.signal.channels[0].unit
     title = f"{result.stream} · {result.lead} · {engine.contract.name} {engine.contract.model_version}"
     with whole(path) as part:
-        draw(part, x, result.rate_hz, result.annotations, spans(result), title, result.first / result.rate_hz, unit)
+        first_s = result.first / result.rate_hz
+        draw(part, x, result.rate_hz, result.annotations, spans(result), title, first_s, unit, under)
 
 
 def spans(result: "Result") -> list[Any]:
@@ -340,11 +369,24 @@ def _report(args: argparse.Namespace, results: "list[Result]", out: Path | None,
         starts = Counter(a.phase.label for a in result.alerts if a.phase.phase == "start")
         shown = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in starts.most_common()) or "no alarms"
         classes = " ".join(f"{symbol} {n}" for symbol, n in sorted(beats.items()))
-        print(f"{result.stream} ({result.lead}): {beats.total()} beats ({classes}); {shown}", file=sys.stderr)
+        _say(f"{result.stream} ({result.lead}): {beats.total()} beats ({classes}); {shown}")
     if results:
         rate = seconds / took_s
         where = f"; written to {out}" if out else ""
-        print(f"{_clock(seconds)} of signal in {took_s:.1f} s, {rate:,.0f} times real time{where}", file=sys.stderr)
+        _say(f"{_clock(seconds)} of signal in {took_s:.1f} s, {rate:,.0f} times real time{where}")
+
+
+def _tell_missing(names: Sequence[str], records: int) -> None:
+    """Once more at the end, since what was said of them is far above by then."""
+    if names and records > 1:
+        _say(f"holdover: {len(names)} of {records} records could not be played: {', '.join(names)}")
+
+
+def _say(text: str) -> None:
+    """A line on standard error, folded at 80 columns."""
+    print(
+        textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False), file=sys.stderr
+    )
 
 
 def _line(result: "Result", alert: Any) -> str:
