@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from holdover.apps.model_options import ModelsOptions
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.errors import ConfigError, SourceError
 from holdover.runtime.mqtt_options import MqttOptions, check_name
@@ -65,6 +66,12 @@ class HomeAssistantOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "homeassistant"
 
 
+class MetricsOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where Prometheus may ask, on 127.0.0.1 alone: the port; None: nowhere."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+
+
 class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One signal.
 
@@ -98,7 +105,9 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttOptions = msgspec.field(default_factory=MqttOptions)
     ledger: LedgerOptions = msgspec.field(default_factory=LedgerOptions)
     limits: Limits = msgspec.field(default_factory=Limits)
+    models: ModelsOptions = msgspec.field(default_factory=ModelsOptions)
     home_assistant: HomeAssistantOptions = msgspec.field(default_factory=HomeAssistantOptions)
+    metrics: MetricsOptions = msgspec.field(default_factory=MetricsOptions)
 
     def limits_of(self, stream: StreamOptions) -> Limits:
         """The limits of one stream: those of all, with its own changes."""
@@ -149,6 +158,9 @@ def _anchor(config: Config, folder: Path) -> None:
     config.ledger.path = at(config.ledger.path)
     if config.model and (config.model.endswith(".onnx") or "/" in config.model):
         config.model = at(config.model)
+    for name in ("store", "key"):
+        if place := getattr(config.models, name):
+            setattr(config.models, name, at(place))
     for name in ("password_file", "ca_file", "cert_file", "key_file"):
         if file := getattr(config.mqtt, name):
             setattr(config.mqtt, name, at(file))

@@ -8,7 +8,6 @@ import argparse
 import logging
 import os
 import signal
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -18,9 +17,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from holdover.apps.config import Config
     from holdover.apps.inlet import Inlet
+    from holdover.apps.metrics import MetricsServer
     from holdover.apps.post import Post
+    from holdover.apps.status import Beacon
 
-from holdover.apps.notify import notify, watchdog_s
+    Outlet = Beacon | MetricsServer
+
+from holdover.apps.notify import Pulse, log_to_stderr, notify, watchdog_s
 from holdover.runtime.errors import ConfigError, HoldoverError
 
 log = logging.getLogger("holdover.daemon")
@@ -46,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover run`."""
     parser.add_argument("config", metavar="CONFIG.toml", help="the configuration")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument(
+        "--log", choices=("text", "json", "journal"), help="form of the log (default: text, or journal under systemd)"
+    )
+    parser.add_argument(
+        "--metrics",
+        type=int,
+        metavar="PORT",
+        help="for Prometheus, in place of [metrics] port: http://127.0.0.1:PORT/metrics",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,18 +69,21 @@ def run(args: argparse.Namespace) -> int:
         The configuration, the model, a source or the ledger cannot be used; or the input of the last stream that was
         left failed.
     """
-    from holdover.apps.config import read_config
-
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    log_to_stderr(args.log, args.verbose)
     asked = Asked()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, asked.hear)
-    return Daemon(read_config(args.config), Path(args.config), asked).run()
+    return Daemon(_settled(args.config), Path(args.config), asked, args.metrics).run()
+
+
+def _settled(path: str) -> "Config":
+    """The configuration, with what a service manager gives in its place."""
+    from holdover.apps.config import read_config
+    from holdover.apps.service import settle
+
+    config = read_config(path)
+    settle(config, Path(path).parent, os.environ)
+    return config
 
 
 class Asked:
@@ -88,27 +103,33 @@ class Asked:
 class Daemon:
     """The main loop: it alone owns the ledger, the journals and the watches; threads only read and connect."""
 
-    def __init__(self, config: "Config", path: Path, asked: Asked) -> None:
+    def __init__(self, config: "Config", path: Path, asked: Asked, metrics_port: int | None = None) -> None:
         from holdover.apps.bulletin import Bulletin
-        from holdover.apps.shipped import find_model
+        from holdover.apps.metrics import Board
+        from holdover.apps.serving_model import ServingModel
         from holdover.runtime.delivery import Delivery
-        from holdover.runtime.engine import load
         from holdover.runtime.ledger import Ledger
         from holdover.runtime.sinks.mqtt import MqttSink
         from holdover.runtime.wire import ModelInfo
 
         self._config, self._path = config, path
-        self._asked = asked
-        self._engine = load(find_model(config.model))
+        self._asked, self._metrics_port = asked, metrics_port or config.metrics.port
+        self._said_trouble = ""
         room = config.ledger
         self._ledger = Ledger(room.path, room.max_mb, max_rows=room.max_rows, max_age_s=room.max_age_h * 3600)
         if self._ledger.set_aside:
             log.warning("the ledger was damaged; it was set aside as %s, a new one begins", self._ledger.set_aside)
         self._sink = MqttSink(config.mqtt, config.node, uuid.uuid4().hex[:12])
         self._delivery = Delivery(self._ledger, self._sink)
+        self._serving = ServingModel(config.model, config.models)
+        self._engine = self._serving.engine
         self._posts = self._open_posts()
+        self._pulse = Pulse(self._posts, watchdog_s() or 0.0)
+        self._board = Board(config, path, self._engine, self._ledger, self._sink, self._posts, self._pulse)
         contract, sha256 = self._engine.contract, self._engine.sha256
-        models = [ModelInfo(name=contract.name, version=contract.model_version, sha256=sha256)]
+        standing, notice = self._serving.standing, self._serving.notice
+        models = [ModelInfo(name=contract.name, version=contract.model_version, sha256=sha256, standing=standing,
+                            notice=notice)]  # fmt: skip
         self._bulletin = Bulletin(self._sink, self._ledger, self._posts, models, config.home_assistant)
 
     def _open_posts(self) -> "list[Post]":
@@ -119,7 +140,8 @@ class Daemon:
             for options in self._config.streams:
                 posts.append(Post(options, self._config, self._engine, self._ledger))
                 posts[-1].resume()
-        except BaseException:
+        except BaseException as error:
+            self._serving.ended(error)
             for post in posts:
                 post.close()
             self._ledger.close()
@@ -131,21 +153,52 @@ class Daemon:
         from holdover.apps.inlet import Inlet
 
         inlet = Inlet()
-        self._sink.start()
+        try:
+            outlets = self._open_outlets()
+        except BaseException:
+            self._close()
+            raise
+        self._pulse.watch("the broker's connection", self._sink.start)
         self._bulletin.begin()
         for post in self._posts:
-            post.start(inlet.put)
+            post.start(self._pulse.noted(inlet.put))
         log.info("ready: %d stream(s), model %s, pid %d", len(self._posts), self._engine.contract.name, os.getpid())
         notify("READY=1")
+        self._serving.ready()
         try:
             self._loop(inlet)
             self._take_rest(inlet)
+            self._serving.ended()
+        except BaseException as error:
+            self._serving.ended(error)
+            raise
         finally:
             notify("STOPPING=1")
             inlet.closed.set()
+            for outlet in outlets:
+                outlet.close()
             self._close()
         failed = [post.failed for post in self._posts if post.failed]
         return failed[0].exit_code if failed and all(post.ended for post in self._posts) else 0
+
+    def _open_outlets(self) -> "list[Outlet]":
+        """Let others ask how the daemon stands."""
+        from holdover.apps.metrics import MetricsServer
+        from holdover.apps.status import Beacon, socket_beside
+
+        outlets: list[Outlet] = []
+        if self._metrics_port is not None:
+            outlets.append(MetricsServer(self._metrics_port, self._board.exposition))
+            self._pulse.watch("the metrics", outlets[0].start)
+        place = socket_beside(self._ledger.path)
+        try:
+            beacon = Beacon(place, self._board.answer)
+        except OSError as error:
+            log.warning("'holdover status' will find nobody: %s cannot be made (%s)", place, error)
+        else:
+            outlets.append(beacon)
+            self._pulse.watch("the status", beacon.start)
+        return outlets
 
     def _loop(self, inlet: "Inlet") -> None:
         pause_s = watchdog_s() or 10.0
@@ -161,9 +214,11 @@ class Daemon:
                 post.tick()
             self._deliver()
             now = time.monotonic()
+            self._board.turn(now)
             if now - alive > pause_s:
                 alive = now
-                notify(f"WATCHDOG=1\nSTATUS={self._status()}")
+                self._serving.tick(max((post.lag_s or 0.0 for post in self._posts), default=0.0))
+                self._tell_manager()
             if all(post.ended for post in self._posts):
                 if not drain and not self._drained():
                     log.info("all inputs have ended; waiting up to %.0f s for the broker to take what is left", DRAIN_S)
@@ -211,10 +266,22 @@ class Daemon:
                 post.set_limits(limits[post.id])
         log.info("limits read again from %s", self._path)
 
+    def _tell_manager(self) -> None:
+        """Say that we live, if we do; else why not, once each."""
+        trouble = self._pulse.trouble()
+        if trouble and not self._said_trouble:
+            log.error("%s: the service manager is not told that the daemon lives", trouble)
+        elif self._said_trouble and not trouble:
+            log.info("all threads live, and samples flow again")
+        self._said_trouble = trouble
+        notify(f"STATUS={trouble}" if trouble else f"WATCHDOG=1\nSTATUS={self._status()}")
+
     def _status(self) -> str:
         rows, oldest_s = self._ledger.depth()
         running = sum(post.signal for post in self._posts)
-        return f"{running} of {len(self._posts)} streams running, {rows} alerts waiting ({oldest_s:.0f} s)"
+        unsaved = sum(post.waiting for post in self._posts)
+        full = f"; the ledger takes nothing, {unsaved} alerts wait in memory" if unsaved else ""
+        return f"{running} of {len(self._posts)} streams running, {rows} alerts waiting ({oldest_s:.0f} s){full}"
 
     def _close(self) -> None:
         for post in self._posts:

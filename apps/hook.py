@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ class Hook:
 
     def __init__(self, command: str, limit_s: float = 60.0) -> None:
         self.command, self.limit_s = command, limit_s
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def run(self, content: dict[str, Any]) -> str:
         """Run it and wait; "" or what went wrong, in words."""
@@ -39,15 +41,31 @@ class Hook:
             )
         except OSError as error:
             return f"cannot be started ({error.strerror})"
+        self._running.add(process)
         try:
             process.communicate(body, timeout=self.limit_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return f"killed after {self.limit_s:.0f} s"
+            _kill(process)
+            return f"killed after {self.limit_s:g} s"
+        finally:
+            self._running.discard(process)
         if process.returncode < 0:
             return f"ended by {signal.Signals(-process.returncode).name}"
         return f"exit status {process.returncode}" if process.returncode else ""
+
+    def close(self) -> None:
+        """Kill what is running."""
+        for process in tuple(self._running):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End it with all that it started, and do not wait for a grandchild that has left the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=1.0)
 
 
 def _environment(content: dict[str, Any]) -> dict[bytes, bytes]:

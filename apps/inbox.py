@@ -1,29 +1,27 @@
-"""The subscriber's store: every alert that came, once."""
+"""The subscriber's store: every alert that came, once, what is still to be done for it, and which did not come."""
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from holdover.apps.inbox_file import default_store, explained, open_to_write
+from holdover.apps.numbering import Account, Balance, Numbering
 from holdover.runtime.errors import LedgerError
 from holdover.runtime.ledger_file import hold
 
-VERSION = 1
-TABLES = """
-CREATE TABLE IF NOT EXISTS alert (
-    id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, node TEXT NOT NULL, stream TEXT NOT NULL,
-    stream_seq INTEGER, received REAL NOT NULL, payload BLOB NOT NULL, handled INTEGER NOT NULL)
-"""
-INDEX = "CREATE INDEX IF NOT EXISTS alert_unhandled ON alert (id) WHERE handled = 0"
+__all__ = ["Errand", "Inbox", "Letter", "Notice", "Stored", "default_store"]
+
 INSERT = """
-INSERT OR IGNORE INTO alert (event_id, node, stream, stream_seq, received, payload, handled)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO alert (event_id, node, stream, stream_seq, received, payload) VALUES (?, ?, ?, ?, ?, ?)
 """
-LATEST = "SELECT node, stream, stream_seq FROM alert WHERE id IN (SELECT max(id) FROM alert GROUP BY node, stream)"
+KEEP_ACCOUNT = "INSERT OR IGNORE INTO account (node, stream, received, account) VALUES (?, ?, ?, ?)"
+KEEP_NUMBERING = "INSERT OR REPLACE INTO numbering (node, stream, state) VALUES (?, ?, ?)"
+ERRANDS = "SELECT e.hook, a.node, a.stream, a.id FROM errand e JOIN alert a ON a.id = e.alert ORDER BY a.id"
 
 
 class Letter(NamedTuple):
@@ -34,6 +32,46 @@ class Letter(NamedTuple):
     stream: str
     stream_seq: int | None
     content: dict[str, Any]
+
+
+class Notice(NamedTuple):
+    """What a node says that it gave up: `identity` is the same when it is said again, `text` is for people."""
+
+    node: str
+    stream: str
+    account: Account
+    identity: bytes
+    text: str
+
+
+class Errand(NamedTuple):
+    """Something that a hook is still to do for an alert."""
+
+    hook: str
+    node: str
+    stream: str
+    alert: int
+
+
+class Stored(NamedTuple):
+    """What became of a letter or a notice.
+
+    Attributes
+    ----------
+    is_new
+        It had not come before.
+    change
+        How many more (or fewer) alerts of the stream are missing, and known to be given up, than before it.
+    began_anew
+        Its number shows that the node counts from another ledger.
+    errands
+        What is to be done for it.
+    """
+
+    is_new: bool
+    change: Balance
+    began_anew: bool = False
+    errands: tuple[Errand, ...] = ()
 
 
 class Inbox:
@@ -59,87 +97,114 @@ class Inbox:
             raise LedgerError(f"cannot make the folder {self.path.parent} ({why}): choose another --store") from error
         self._lock = hold(self.path)
         try:
-            self._db = self._open()
+            self._db = open_to_write(self.path)
+            self._numbering = self._read_numbering()
         except BaseException:
             os.close(self._lock)
             raise
 
-    def store(self, letters: Sequence[Letter], received: float, *, handled: bool) -> list[bool]:
-        """Keep letters in one transaction; which of them are new.
+    def store(
+        self,
+        letters: "Sequence[Letter | Notice]",
+        received: float,
+        hooks: Callable[[Letter], Collection[str]] = lambda _: (),
+    ) -> list[Stored]:
+        """Keep letters and notices in one transaction; what became of each.
 
         Parameters
         ----------
         received
             Unix time in seconds.
-        handled
-            Nothing is left to do for them.
+        hooks
+            Which hooks have something to do for a letter, if it is new.
         """
-        rows = [(*letter[:4], received, msgspec.json.encode(letter.content), handled) for letter in letters]
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                new = [self._db.execute(INSERT, row).rowcount for row in rows]
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        return [bool(count) for count in new]
+        with self._transaction():
+            keys = [self._insert(letter, received) for letter in letters]
+            stored = [
+                self._count(letter, key)._replace(errands=self._assign(letter, key, hooks))
+                for letter, key in zip(letters, keys, strict=True)
+            ]
+            for node, stream in {(letter.node, letter.stream) for letter in letters}:
+                state = msgspec.json.encode(self._numbering[node, stream])
+                self._db.execute(KEEP_NUMBERING, (node, stream, state))
+        return stored
 
-    def unhandled(self) -> list[Letter]:
-        """What still waits to be handled, oldest first."""
-        query = "SELECT event_id, node, stream, stream_seq, payload FROM alert WHERE handled = 0 ORDER BY id"
-        with self._explained():
-            rows = self._db.execute(query).fetchall()
-        return [Letter(key, node, stream, seq, msgspec.json.decode(body)) for key, node, stream, seq, body in rows]
+    def errands(self) -> list[Errand]:
+        """What is still to be done, in the order in which the alerts came."""
+        with explained(self.path):
+            return [Errand(*row) for row in self._db.execute(ERRANDS)]
 
-    def handle(self, event_id: str) -> None:
-        """Note that nothing is left to do for an alert."""
-        with self._explained():
-            self._db.execute("UPDATE alert SET handled = 1 WHERE event_id = ?", (event_id,))
+    def finish(self, errands: Iterable[Errand]) -> None:
+        """Note that these are done."""
+        rows = [(errand.alert, errand.hook) for errand in errands]
+        if rows:
+            with self._transaction():
+                self._db.executemany("DELETE FROM errand WHERE alert = ? AND hook = ?", rows)
 
-    def latest(self) -> dict[tuple[str, str], int]:
-        """The `stream_seq` that came last, for each node and stream."""
-        with self._explained():
-            return {(node, stream): seq for node, stream, seq in self._db.execute(LATEST) if seq is not None}
+    def content(self, alert: int) -> dict[str, Any]:
+        """An alert by its number in this file."""
+        with explained(self.path):
+            (payload,) = self._db.execute("SELECT payload FROM alert WHERE id = ?", (alert,)).fetchone()
+        content: dict[str, Any] = msgspec.json.decode(payload)
+        return content
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The open file, for what only reads."""
+        return self._db
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
         self._db.close()
         os.close(self._lock)
 
-    def _open(self) -> sqlite3.Connection:
-        with self._explained():
-            db = sqlite3.connect(self.path, isolation_level=None)
-            try:
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                if version not in (0, VERSION):
-                    raise LedgerError(
-                        f"the alert store {self.path} has schema {version}, this holdover reads {VERSION}: "
-                        "choose another --store"
-                    )
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute(TABLES)
-                db.execute(INDEX)
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            except BaseException:
-                db.close()
-                raise
-        return db
+    def _insert(self, letter: "Letter | Notice", received: float) -> int | None:
+        """Its row's number, None where it was there."""
+        if isinstance(letter, Letter):
+            row: tuple[Any, ...] = (*letter[:4], received, msgspec.json.encode(letter.content))
+            done = self._db.execute(INSERT, row)
+        else:
+            done = self._db.execute(KEEP_ACCOUNT, (letter.node, letter.stream, received, letter.identity))
+        return done.lastrowid if done.rowcount else None
+
+    def _count(self, letter: "Letter | Notice", key: int | None) -> Stored:
+        numbering = self._numbering.setdefault((letter.node, letter.stream), Numbering())
+        is_new, began_anew = key is not None, False
+        if isinstance(letter, Letter) and letter.stream_seq in (None, numbering.latest + 1):
+            if letter.stream_seq:
+                numbering.take(letter.stream_seq, is_new=is_new)
+            return Stored(is_new, Balance(0, 0))
+        before = numbering.balance()
+        if isinstance(letter, Notice):
+            if is_new:
+                numbering.account(letter.account)
+        elif letter.stream_seq is not None:
+            began_anew = numbering.take(letter.stream_seq, is_new=is_new)
+        after = before if began_anew else numbering.balance()
+        return Stored(is_new, Balance(*(b - a for a, b in zip(before, after, strict=True))), began_anew)
+
+    def _assign(
+        self, letter: "Letter | Notice", key: int | None, hooks: Callable[[Letter], Collection[str]]
+    ) -> tuple[Errand, ...]:
+        if key is None or isinstance(letter, Notice):
+            return ()
+        errands = tuple(Errand(hook, letter.node, letter.stream, key) for hook in hooks(letter))
+        self._db.executemany("INSERT INTO errand (alert, hook) VALUES (?, ?)", [(key, e.hook) for e in errands])
+        return errands
+
+    def _read_numbering(self) -> dict[tuple[str, str], Numbering]:
+        with explained(self.path):
+            rows = self._db.execute("SELECT node, stream, state FROM numbering").fetchall()
+        return {(node, stream): msgspec.json.decode(state, type=Numbering) for node, stream, state in rows}
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"the alert store {self.path} cannot be used ({error}): make room, or choose another --store; "
-                "what is not stored stays with the broker"
-            ) from error
-
-
-def default_store() -> Path:
-    """alerts.db in the user's state folder (XDG_STATE_HOME, usually ~/.local/state)."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "holdover" / "alerts.db"
+    def _transaction(self) -> Iterator[None]:
+        with explained(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise

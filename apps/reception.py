@@ -3,14 +3,16 @@
 import queue
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
+from holdover.apps.alert_filter import AlertFilter
 from holdover.apps.alert_view import View, plain
-from holdover.apps.hook import Hook
-from holdover.apps.inbox import Inbox, Letter
+from holdover.apps.confirmation import Confirmations
+from holdover.apps.errands import Errands, Runner
+from holdover.apps.inbox import Inbox, Letter, Notice, Stored
+from holdover.apps.letter_reader import read_alert, read_notice
 from holdover.runtime.errors import BrokerError
 from holdover.runtime.mqtt import Event, Link
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
 
 BATCH = 64
-LONGEST_ID = 200
-DEEPEST = 100
+LONELY_S = 3.0
+PATIENCE_S = 2.0
+MOST_NOTED = 1000
 
 
 class Reception:
@@ -29,28 +32,49 @@ class Reception:
     ----------
     base
         First levels of the topics.
+    hooks
+        By name; each has something to do for every alert that passes the filter.
+    only
+        What is shown, counted and handled; all is stored.
     count
-        Stop after so many new alerts; None: never.
+        Stop after so many new alerts that pass; None: never.
+    confirm
+        Tell the node of each alert that is stored.
 
     Attributes
     ----------
     tally
-        How many were "new", "repeated", "unreadable" or "retained"; "missing" is what holes in `stream_seq` tell,
-        "failed" counts runs of the hook that failed.
+        How many were "new", "repeated", "unreadable", "retained" or "foreign" (of another base); "missing" and
+        "given up" are what holes in `stream_seq` tell, the latter where the node said so.
     """
 
     def __init__(
-        self, link: Link, inbox: Inbox, view: View, *, base: str, hook: Hook | None = None, count: int | None = None
+        self,
+        link: Link,
+        inbox: Inbox,
+        view: View,
+        *,
+        base: str,
+        hooks: Mapping[str, Runner] | None = None,
+        only: AlertFilter | None = None,
+        count: int | None = None,
+        confirm: bool = False,
     ) -> None:
-        self.link, self.inbox, self.view, self.hook, self.count = link, inbox, view, hook, count
+        self.link, self.inbox, self.view, self.count = link, inbox, view, count
+        self.only = only or AlertFilter()
         self.tally: Counter[str] = Counter()
         self.stopped = False
+        self.errands = Errands(inbox, hooks or {}, self._say)
+        self._hooks = tuple(hooks or ())
         self._base = base
-        self._topics = (f"{base}/+/streams/+/alert", f"{base}/+/status")
+        self._topics = (f"{base}/+/streams/+/alert", f"{base}/+/streams/+/dropped", f"{base}/+/status")
         self._client: Client | None = None
+        self._confirmations = Confirmations(link.client_id) if confirm else None
         self._was_up = False
-        self._latest = inbox.latest()
+        self._lonely = float("inf")
         self._online: dict[str, bool] = {}
+        self._boots: dict[str, list[str]] = {}
+        self._twins: set[str] = set()
         self._noted: set[str] = set()
         self._last = ""
 
@@ -64,20 +88,36 @@ class Reception:
         LedgerError
             The store cannot be written; what is not stored stays with the broker.
         """
-        self._catch_up()
         self.link.start()
         while not self._is_done() and time.monotonic() < until:
-            messages: list[MQTTMessage] = []
-            for event in self._events(min(0.2, max(0.0, until - time.monotonic()))):
-                if event.message is not None:
-                    messages += [event.message] if event.client is self._client else []
-                else:
-                    self._take(event)
-            self._receive(messages)
+            self._turn(min(0.02 if self.errands.running else 0.2, max(0.0, until - time.monotonic())))
+        while self.errands.untried and not self.stopped:
+            self.errands.turn()
+            time.sleep(0.01)
 
     def close(self) -> None:
-        """Take leave of the broker, which keeps the session."""
+        """Take leave of the broker, which keeps the session; what hooks have not done waits in the store."""
+        self.errands.close(PATIENCE_S)
+        until = time.monotonic() + PATIENCE_S
+        while self._confirmations and self._confirmations.under_way and time.monotonic() < until:
+            for event in self._events(0.05):
+                if event.message is None:
+                    self._take(event)
         self.link.stop(self._client, 2.0)
+
+    def _turn(self, wait_s: float) -> None:
+        messages: list[MQTTMessage] = []
+        for event in self._events(wait_s):
+            if event.message is not None:
+                messages += [event.message] if event.client is self._client else []
+            else:
+                self._take(event)
+        self._receive(messages)
+        self.errands.turn()
+        self.view.tick()
+        if time.monotonic() > self._lonely:
+            self._lonely = float("inf")
+            self._say(f"no node has said anything below {self._base}/ at this broker yet: waiting for one")
 
     def _is_done(self) -> bool:
         return self.stopped or (self.count is not None and self.tally["new"] >= self.count)
@@ -94,15 +134,27 @@ class Reception:
     def _take(self, event: Event) -> None:
         if event.kind == "up":
             self._client, self._was_up = event.client, True
+            self.view.status(None, True)
             for topic in self._topics:
                 event.client.subscribe(topic, qos=1)
         elif event.kind == "subscribed":
             self._subscribed(event)
+        elif event.kind == "published" and self._confirmations and event.client is self._client:
+            self._confirmations.came(event.client, event.mid)
+            if event.failed:
+                self._note(f"the broker refuses confirmations ({event.text}): give this user the right to write to "
+                           f"{self._base}/+/streams/+/ack, or leave --confirm out")  # fmt: skip
         elif event.kind == "down":
-            self._client = None
-            if event.failed and not self._was_up:
-                raise BrokerError(event.text)
-            self._say_once(f"{event.text}; trying again")
+            self._went_down(event)
+
+    def _went_down(self, event: Event) -> None:
+        self._client = None
+        if self._confirmations:
+            self._confirmations.forget()
+        if event.failed and not self._was_up:
+            raise BrokerError(event.text)
+        self.view.status(None, False)
+        self._say_once(f"{event.text}; trying again")
 
     def _subscribed(self, event: Event) -> None:
         if event.failed:
@@ -111,75 +163,122 @@ class Reception:
                 "give this user the right to read there, or correct base"
             )
         self._say_once(f"listening at {self.link.options.address} to {self._topics[0]}; stored in {self.inbox.path}")
+        if not self._online and not self._boots:
+            self._lonely = time.monotonic() + LONELY_S
 
     def _receive(self, messages: "list[MQTTMessage]") -> None:
-        letters = [letter for message in messages if (letter := self._read(message))]
+        if not messages:
+            return
+        letters = [self._read(message) for message in messages]
+        known = [letter for letter in letters if letter is not None]
         received = time.time()
-        new = self.inbox.store(letters, received, handled=self.hook is None) if letters else []
-        if self._client is not None:
-            for message in messages:
-                self._client.ack(message.mid, message.qos)
-        for letter, is_new in zip(letters, new, strict=True):
-            self.tally["new" if is_new else "repeated"] += 1
-            if is_new:
-                self._check_sequence(letter)
-                self.view.alert(letter.content, received)
-        for letter, is_new in zip(letters, new, strict=True):
-            if is_new:
-                self._handle(letter)
+        stored = self.inbox.store(known, received, self._wanted) if known else []
+        for message, letter in zip(messages, letters, strict=True):
+            self._acknowledge(message, letter)
+        for letter, fate in zip(known, stored, strict=True):
+            if isinstance(letter, Letter):
+                self._show(letter, fate, received)
+            elif fate.is_new:
+                self._tell_given_up(letter)
+            self._tell_change(letter, fate)
+            self.errands.add(fate.errands)
 
-    def _read(self, message: "MQTTMessage") -> Letter | None:
-        levels = message.topic[len(self._base) + 1 :].split("/")
-        if len(levels) == 2:
-            self._hear_status(levels[0], bytes(message.payload))
+    def _wanted(self, letter: Letter) -> tuple[str, ...]:
+        return self._hooks if self.only.passes(letter.node, letter.stream, letter.content) else ()
+
+    def _acknowledge(self, message: "MQTTMessage", letter: Letter | Notice | None) -> None:
+        if self._client is None:
+            return
+        if self._confirmations and isinstance(letter, Letter):
+            self._confirmations.send(self._client, message, letter.event_id)
+        else:
+            self._client.ack(message.mid, message.qos)
+
+    def _show(self, letter: Letter, fate: Stored, received: float) -> None:
+        if not fate.is_new:
+            self.tally["repeated"] += 1
+            return
+        self._meet(letter)
+        if self.only.passes(letter.node, letter.stream, letter.content):
+            self.tally["new"] += 1
+            self.view.alert(letter.node, letter.stream, letter.content, received)
+        else:
+            self.tally["not shown"] += 1
+
+    def _read(self, message: "MQTTMessage") -> Letter | Notice | None:
+        base, levels = message.topic[: len(self._base) + 1], message.topic[len(self._base) + 1 :].split("/")
+        if base != f"{self._base}/" or (len(levels), levels[-1]) not in ((2, "status"), (4, "alert"), (4, "dropped")):
+            self._note(f"ignored what came on {message.topic}, to which an earlier run subscribed", "foreign")
+            return None
+        payload = bytes(message.payload)
+        if levels[-1] == "status":
+            self._hear_status(levels[0], payload)
             return None
         if message.retain:
-            self._note("retained", f"ignored a retained alert on {message.topic}: alerts are events, clear it there")
+            self._note(f"ignored a retained alert on {message.topic}: alerts are events, clear it there", "retained")
             return None
-        content = _decode(bytes(message.payload))
-        if content is None:
-            self._note("unreadable", f"what comes on {message.topic} is no alert (JSON with event_id): not stored")
-            return None
-        return Letter(content["event_id"], levels[0], levels[2], _sequence_number(content), content)
+        read = read_alert if levels[-1] == "alert" else read_notice
+        letter = read(levels[0], levels[2], payload)
+        if letter is None:
+            wanted = "alert (JSON with event_id)" if levels[-1] == "alert" else "account of dropped alerts"
+            self._note(f"what comes on {message.topic} is no {wanted}: not stored", "unreadable")
+        return letter
 
-    def _check_sequence(self, letter: Letter) -> None:
-        if letter.stream_seq is None:
+    def _meet(self, letter: Letter) -> None:
+        """Notice two nodes of one name: a boot id comes back after another has followed it."""
+        boot = letter.content.get("boot_id")
+        if not isinstance(boot, str) or letter.node in self._twins:
             return
-        place = (letter.node, letter.stream)
-        missing = letter.stream_seq - self._latest.get(place, letter.stream_seq) - 1
-        if missing > 0:
-            self.tally["missing"] += missing
-            self._say(f"{missing} alerts of {'/'.join(place)} before number {letter.stream_seq} did not come")
-        self._latest[place] = letter.stream_seq
+        boots = self._boots.setdefault(letter.node, [])
+        if boots and boots[-1] != boot and boot in boots:
+            self._twins.add(letter.node)
+            ids = f"boot ids {boots[-1][:32]} and {boot[:32]} take turns"
+            self._say(f"two nodes call themselves {letter.node} ({ids}): give each a name of its own; what is "
+                      "missing of them cannot be told")  # fmt: skip
+        elif boot not in boots:
+            boots.append(boot)
+            del boots[:-2]
 
-    def _handle(self, letter: Letter) -> None:
-        if self.hook is None or self.stopped:
+    def _tell_given_up(self, notice: Notice) -> None:
+        self._say(f"{notice.node}/{notice.stream} {notice.text}")
+
+    def _tell_change(self, letter: Letter | Notice, fate: Stored) -> None:
+        """Say which alerts did not come, or came after all."""
+        place, (missing, given_up) = f"{letter.node}/{letter.stream}", fate.change
+        if letter.node in self._twins:
             return
-        failure = self.hook.run(letter.content)
-        if failure:
-            self.tally["failed"] += 1
-            self._say(f"the hook failed for {letter.event_id}: {failure}; tried again at the next start")
+        if fate.began_anew and isinstance(letter, Letter):
+            self._say(f"{place} counts anew, from number {letter.stream_seq}: its ledger is new, or another node has "
+                      "its name")  # fmt: skip
+        self.tally.update({"missing": missing, "given up": given_up})
+        if not isinstance(letter, Letter):
+            if missing < 0:
+                self._say(f"{-missing} alerts of {place} that did not come are explained by that")
+        elif missing + given_up < 0:
+            self._say(f"number {letter.stream_seq} of {place}, which had not come, is here now")
         else:
-            self.inbox.handle(letter.event_id)
-
-    def _catch_up(self) -> None:
-        for letter in self.inbox.unhandled() if self.hook else []:
-            self._handle(letter)
+            end = f"alerts of {place} before number {letter.stream_seq}"
+            if missing > 0:
+                self._say(f"{missing} {end} did not come, and nothing explains it")
+            if given_up > 0:
+                self._say(f"{given_up} {end} were given up by the node, which said so")
 
     def _hear_status(self, node: str, payload: bytes) -> None:
+        self._lonely = float("inf")
         online = payload.strip() == b"online"
         before = self._online.get(node)
         self._online[node] = online
         if before is online:
             return
+        self.view.status(node, online)
         if online:
             self._say(f"monitor {'back' if before is False else 'online'}: {node}")
         else:
             self._say(f"monitor lost: {node} is offline, and its silence says nothing")
 
-    def _note(self, kind: str, text: str) -> None:
+    def _note(self, text: str, kind: str = "refused") -> None:
         self.tally[kind] += 1
-        if text not in self._noted:
+        if text not in self._noted and len(self._noted) < MOST_NOTED:
             self._noted.add(text)
             self._say(text)
 
@@ -190,29 +289,3 @@ class Reception:
 
     def _say(self, text: str) -> None:
         self.view.say(plain(text))
-
-
-def _decode(payload: bytes) -> dict[str, Any] | None:
-    try:
-        content = msgspec.json.decode(payload)
-    except (ValueError, RecursionError):
-        return None
-    key = content.get("event_id") if isinstance(content, dict) else None
-    return content if isinstance(key, str) and 0 < len(key) <= LONGEST_ID and _is_shallow(content) else None
-
-
-def _is_shallow(content: dict[str, Any]) -> bool:
-    """Not nested so deep that writing it as JSON again could exhaust the stack."""
-    level: list[Any] = [content]
-    for _ in range(DEEPEST):
-        inside = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
-        level = [part for part in inside if isinstance(part, (dict, list))]
-        if not level:
-            return True
-    return False
-
-
-def _sequence_number(content: dict[str, Any]) -> int | None:
-    """`stream_seq`, if it is a count that SQLite can hold."""
-    seq = content.get("stream_seq")
-    return seq if type(seq) is int and 0 < seq < 2**63 else None

@@ -184,6 +184,8 @@ def _open(path: Path, max_mb: float) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 4194304")
+        # The default, 2 MB, fills as the ledger ages; the system caches the file anyway.
+        db.execute("PRAGMA cache_size = -256")
         (page,) = db.execute("PRAGMA page_size").fetchone()
         db.execute(f"PRAGMA max_page_count = {max(int(max_mb * 2**20 / page), 16)}")
         _check_schema(db, path)

@@ -82,8 +82,8 @@ def note(db: sqlite3.Connection, new: Dropped) -> None:
     old = db.execute(query, (new.stream, new.reason)).fetchone()
     db.execute("UPDATE stream SET dropped = dropped + ? WHERE name = ?", (sum(new.of.values()), new.stream))
     if old is None:
-        values = (new.stream, new.reason, new.first, new.last, msgspec.json.encode(new.of))
-        db.execute("INSERT INTO dropped (stream, reason, first, last, counts) VALUES (?, ?, ?, ?, ?)", values)
+        fresh = (new.stream, new.reason, new.first, new.last, msgspec.json.encode(new.of))
+        db.execute("INSERT INTO dropped (stream, reason, first, last, counts) VALUES (?, ?, ?, ?, ?)", fresh)
         return
     key, first, last, counts = old
     of = Counter(msgspec.json.decode(counts, type=dict[str, int])) + Counter(new.of)

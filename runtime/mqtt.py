@@ -1,5 +1,6 @@
 """A connection to an MQTT broker that is kept up, by a thread that connects again for ever."""
 
+import gc
 import queue
 import random
 import ssl
@@ -116,6 +117,7 @@ class Link:
         while not self._stop.is_set():
             began = time.monotonic()
             self._connection()
+            gc.collect()  # a client that is gone hangs together in cycles, with all that it had queued
             attempt = 0 if time.monotonic() - began > STEADY_S else attempt + 1
             self._stop.wait(min(BACKOFF_S[0] * 2.0 ** min(attempt, 10), BACKOFF_S[1]) * random.uniform(0.25, 0.5))
 
@@ -213,7 +215,16 @@ def _lost(options: MqttOptions, was_up: bool) -> str:
     return (
         f"{options.address} closed the connection before it answered: expected an MQTT {options.version} broker "
         f"{'with' if options.uses_tls else 'without'} TLS there; check port, tls and version"
+        f"{_certificate_hint(options)}"
     )
+
+
+def _certificate_hint(options: MqttOptions) -> str:
+    """A broker that wants another certificate of ours says so by hanging up, after the handshake (TLS 1.3)."""
+    if not options.uses_tls:
+        return ""
+    what = "has to know the one in cert_file" if options.cert_file else "needs cert_file and key_file"
+    return f"; a broker that asks for a client certificate {what}"
 
 
 def _left_to_the_loop(_client: "Client", _data: object, _sock: object) -> None:
@@ -282,7 +293,10 @@ def _explain(error: Exception, options: MqttOptions) -> tuple[str, bool]:
         return str(error), True
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message
-        return f"the certificate of {where} is not trusted ({why}): set ca_file, or use the name it was made for", True
+        mend = "set ca_file, or use the name it was made for"
+        if "expired" in why or "not yet valid" in why:
+            mend = "renew it at the broker, or set this machine's clock"
+        return f"the certificate of {where} is not trusted ({why}): {mend}", True
     if isinstance(error, ssl.SSLError) or (options.uses_tls and isinstance(error, ConnectionResetError)):
         why = getattr(error, "reason", None) or error.strerror or str(error)
         return f"no TLS with {where} ({why}): set its TLS port (usually 8883), or tls = false if it has none", True

@@ -118,11 +118,16 @@ class Health(msgspec.Struct, kw_only=True):
 
 
 class ModelInfo(msgspec.Struct, kw_only=True):
-    """A model that runs."""
+    """A model that runs: shipped with the program, a file, installed, or installed and on probation.
+
+    `notice` is what became of one that should run (rolled back, and why), or "".
+    """
 
     name: str
     version: str
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    standing: Literal["shipped", "file", "installed", "probation"] = "file"
+    notice: str = ""
 
 
 class Info(msgspec.Struct, kw_only=True):

@@ -219,7 +219,7 @@ class Scene:
 
     def _subscribe(self) -> Subscriber:
         return Subscriber(Broker("", self.proxies["subscriber"].port, self.broker.process, self.folder, True),
-                          self.folder)  # fmt: skip
+                          self.folder, "--confirm")  # fmt: skip
 
     def _fill(self) -> None:
         with suppress(OSError), (self.disk / "ballast").open("wb", buffering=0) as ballast:

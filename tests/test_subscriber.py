@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdover.apps.alert_view import JsonView, PlainView, TableView
+from holdover.apps.alert_table import TableView
+from holdover.apps.alert_view import JsonView, PlainView
 from holdover.apps.broker import Broker
-from holdover.apps.hook import NAMES, Hook, _environment
+from holdover.apps.hook import NAMES, _environment
 from holdover.apps.inbox import Inbox, Letter, default_store
+from holdover.apps.inbox_file import open_to_read
 from holdover.apps.reception import Reception
 from holdover.runtime.ledger import Ledger
 from holdover.runtime.mqtt_options import MqttOptions
@@ -57,9 +59,14 @@ def ids(*numbers: int) -> list[str]:
     return [an_alert(number).body()["event_id"] for number in numbers]
 
 
-def stored(folder: Path) -> list[tuple[str, int]]:
+def stored(folder: Path) -> list[str]:
+    with closing(open_to_read(folder / "alerts.db")) as db:
+        return [key for (key,) in db.execute("SELECT event_id FROM alert ORDER BY id")]
+
+
+def waiting(folder: Path) -> int:
     with closing(Inbox(folder / "alerts.db")) as inbox:
-        return inbox._db.execute("SELECT event_id, handled FROM alert ORDER BY id").fetchall()
+        return len(inbox.errands())
 
 
 def test_a_pipe_gets_one_json_object_a_line(broker: Broker, tmp_path: Path) -> None:
@@ -85,7 +92,7 @@ def test_a_restart_repeats_nothing_and_misses_nothing(broker: Broker, tmp_path: 
         assert subscriber.end() == 0
         assert [alert["event_id"] for alert in subscriber.alerts()] == ids(3, 4)
         assert subscriber.talk().splitlines()[-1] == "2 alerts, 2 repeated"
-    assert [key for key, _ in stored(tmp_path)] == ids(1, 2, 3, 4)
+    assert stored(tmp_path) == ids(1, 2, 3, 4)
 
 
 def test_a_subscriber_that_is_killed_has_each_alert_once_in_the_end(broker: Broker, tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_a_subscriber_that_is_killed_has_each_alert_once_in_the_end(broker: Brok
         assert sender.wait(20) == 0
         wait_until(lambda: '"stream_seq":150' in (tmp_path / "subscriber.out").read_text(), "the last alert")
         assert subscriber.stop() == 0
-    assert [key for key, _ in stored(tmp_path)] == ids(*range(1, 151))
+    assert stored(tmp_path) == ids(*range(1, 151))
     lines = [json.loads(line)["stream_seq"] for line in (tmp_path / "subscriber.out").read_text().splitlines()]
     assert lines == sorted(set(lines))
 
@@ -148,7 +155,8 @@ def test_hostile_alerts_are_taken_like_any_other(broker: Broker, tmp_path: Path)
         assert subscriber.end() == 0
         assert [alert["event_id"] for alert in subscriber.alerts()] == ["a", "b", "c", "d"]
         assert "Traceback" not in subscriber.talk()
-    assert stored(tmp_path) == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
+    assert stored(tmp_path) == ["a", "b", "c", "d"]
+    assert waiting(tmp_path) == 0
     assert (tmp_path / "hook.log").read_text().splitlines() == ["a 0", "b 0", "c 1024", "d 0"]
 
 
@@ -157,30 +165,13 @@ def test_a_letter_that_cannot_be_stored_leaves_no_transaction_open(tmp_path: Pat
         good = Letter("good", "pi", "ecg", 1, {"event_id": "good"})
         for bad in (good._replace(event_id="bad", stream_seq=2**63), good._replace(event_id="\ud800")):
             with pytest.raises((OverflowError, UnicodeEncodeError)):
-                inbox.store([good, bad], 0.0, handled=True)
+                inbox.store([good, bad], 0.0)
             assert not inbox._db.in_transaction
-        assert inbox.store([good], 0.0, handled=True) == [True]
+        assert [fate.is_new for fate in inbox.store([good], 0.0)] == [True]
 
 
-def test_a_hook_that_cannot_be_started_is_a_failure_and_no_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TOO_LONG", "x" * 200_000)
-    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
-    with closing(Inbox(tmp_path / "alerts.db")) as inbox:
-        reception = _reception(inbox, JsonView(), Hook("true"))
-        reception._receive([_message(b'{"event_id": "a"}')])
-        reception._catch_up()
-        assert reception.tally == {"new": 1, "failed": 2}
-        assert [letter.event_id for letter in inbox.unhandled()] == ["a"]
-        monkeypatch.delenv("TOO_LONG")
-        reception._catch_up()
-        assert inbox.unhandled() == []
-    assert capfd.readouterr().err.count("cannot be started (Argument list too long)") == 2
-
-
-def _reception(inbox: Inbox, view: Any, hook: Any = None) -> Reception:
-    reception = Reception(SimpleNamespace(), inbox, view, base="holdover", hook=hook)  # type: ignore[arg-type]
+def _reception(inbox: Inbox, view: Any) -> Reception:
+    reception = Reception(SimpleNamespace(), inbox, view, base="holdover")  # type: ignore[arg-type]
     reception._client = SimpleNamespace(ack=lambda *_: None)  # type: ignore[assignment]
     return reception
 
@@ -205,16 +196,12 @@ contents = st.builds(
 )
 
 
-class _EnvironmentOnly:
-    """A hook that builds what the command would get, and runs nothing."""
-
-    def run(self, content: dict[str, Any]) -> str:
-        for name, value in _environment(content).items():
-            assert name.startswith(b"HOLDOVER_")
-            assert len(value) <= 1024
-            assert b"\0" not in value
-            value.decode()
-        return ""
+def _check_environment(content: dict[str, Any]) -> None:
+    for name, value in _environment(content).items():
+        assert name.startswith(b"HOLDOVER_")
+        assert len(value) <= 1024
+        assert b"\0" not in value
+        value.decode()
 
 
 @pytest.fixture(scope="module")
@@ -234,16 +221,15 @@ def test_no_payload_whatever_stops_the_subscriber(inbox: Inbox, kind: type[JsonV
     @given(st.lists(contents, min_size=1, max_size=3))
     def check(several: list[dict[str, Any]]) -> None:
         inbox._db.execute("DELETE FROM alert")
-        reception = _reception(inbox, view, _EnvironmentOnly())
+        reception = _reception(inbox, view)
         for ascii_only in (True, False):
             texts = [json.dumps(content, ensure_ascii=ascii_only) for content in several]
             reception._receive([_message(text.encode("utf-8", "surrogatepass")) for text in texts])
         assert sum(reception.tally[kind] for kind in ("new", "repeated", "unreadable")) == 2 * len(several)
-        assert inbox.unhandled() == []
         for content in several:
-            _EnvironmentOnly().run(content)
+            _check_environment(content)
             if kind is not JsonView:
-                view.alert(content, 1.7e9)
+                view.alert("pi", "ecg", content, 1.7e9)
 
     check()
     view.close()
@@ -255,45 +241,6 @@ def test_a_retained_alert_is_no_event(broker: Broker, tmp_path: Path) -> None:
         assert subscriber.end() == 0
         assert subscriber.alerts() == []
         assert "ignored a retained alert" in subscriber.talk()
-
-
-def test_missing_alerts_are_noticed(broker: Broker, tmp_path: Path) -> None:
-    with Subscriber(broker, tmp_path, "--count", "2", "--wait", "20") as subscriber:
-        subscriber.listening()
-        publish(broker, TOPIC, b'{"event_id": "a", "stream_seq": 3}')
-        publish(broker, TOPIC, b'{"event_id": "b", "stream_seq": 6}')
-        assert subscriber.end() == 0
-        assert "2 alerts of pi/ecg before number 6 did not come" in subscriber.talk()
-
-
-def test_the_hook_is_run_for_each_alert_until_it_succeeds(broker: Broker, tmp_path: Path) -> None:
-    note = f'read line; echo "$HOLDOVER_EVENT_ID $HOLDOVER_LABEL ${{#line}}" >> {tmp_path}/hook.log'
-    hook = f"{note}; test -e {tmp_path}/fine"
-    with Subscriber(broker, tmp_path, "--exec", hook, "--count", "2", "--wait", "20") as subscriber:
-        subscriber.listening()
-        send(broker, tmp_path, 1, 2)
-        assert subscriber.end() == 0
-        assert subscriber.talk().count("exit status 1; tried again at the next start") == 2
-    assert [handled for _, handled in stored(tmp_path)] == [0, 0]
-    (tmp_path / "fine").touch()
-    for expected in (4, 4):
-        with Subscriber(broker, tmp_path, "--exec", hook, "--wait", "0.5") as subscriber:
-            assert subscriber.end() == 0
-        lines = (tmp_path / "hook.log").read_text().splitlines()
-        assert len(lines) == expected
-    assert [line.split()[:2] for line in lines] == [[key, "ventricular_tachycardia"] for key in ids(1, 2, 1, 2)]
-    assert all(int(line.split()[2]) > 500 for line in lines)
-    assert [handled for _, handled in stored(tmp_path)] == [1, 1]
-
-
-def test_alerts_from_before_there_was_a_hook_are_not_handled_later(broker: Broker, tmp_path: Path) -> None:
-    with Subscriber(broker, tmp_path, "--count", "1", "--wait", "20") as subscriber:
-        subscriber.listening()
-        send(broker, tmp_path, 1)
-        assert subscriber.end() == 0
-    with Subscriber(broker, tmp_path, "--exec", f"touch {tmp_path}/ran", "--wait", "0.5") as subscriber:
-        assert subscriber.end() == 0
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -39,7 +39,7 @@ def stream_device(place: Place, stream: str) -> tuple[str, dict[str, Any]]:
     topics = f"{root}/streams/{stream}"
     node, signal = {"topic": f"{root}/status"}, {"topic": f"{topics}/status"}
     state = {"state_topic": f"{topics}/state", "availability": [node]}
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "alarm": state | {
             "p": "binary_sensor", "name": "Alarm", "device_class": "problem",
             "value_template": "{{ value_json.alarm }}", "json_attributes_topic": f"{topics}/state",
@@ -72,7 +72,7 @@ def node_device(place: Place) -> tuple[str, dict[str, Any]]:
     root = f"{place.base}/{place.node}"
     health = {"p": "sensor", "state_topic": f"{root}/health", "entity_category": "diagnostic",
               "availability": [{"topic": f"{root}/status"}], "expire_after": 120}  # fmt: skip
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "online": {
             "p": "binary_sensor", "name": "Online", "device_class": "connectivity", "state_topic": f"{root}/status",
             "payload_on": "online", "payload_off": "offline", "entity_category": "diagnostic",

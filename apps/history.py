@@ -1,0 +1,69 @@
+"""What the subscriber's store holds, shown again."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from holdover.apps.alert_filter import AlertFilter
+from holdover.apps.alert_view import View, plain
+from holdover.apps.inbox_file import explained
+from holdover.apps.numbering import Numbering
+
+QUERY = "SELECT node, stream, received, payload FROM alert WHERE received >= ? ORDER BY id"
+
+
+class Kept(NamedTuple):
+    """An alert of the store: `received` is Unix time in seconds."""
+
+    node: str
+    stream: str
+    received: float
+    content: dict[str, Any]
+
+
+def kept(db: sqlite3.Connection, since: float) -> Iterator[Kept]:
+    """The alerts that came since then, in the order in which they came."""
+    for node, stream, received, payload in db.execute(QUERY, (since,)):
+        yield Kept(node, stream, received, msgspec.json.decode(payload))
+
+
+def show(db: sqlite3.Connection, path: Path, view: View, only: AlertFilter, since: float) -> Counter[str]:
+    """Show what was received since then, and what is known not to have come; how many "shown", "missing", "given up".
+
+    Raises
+    ------
+    LedgerError
+        The store cannot be read.
+    """
+    tally: Counter[str] = Counter()
+    with explained(path):
+        for alert in kept(db, since):
+            if only.passes(alert.node, alert.stream, alert.content):
+                tally["shown"] += 1
+                view.alert(alert.node, alert.stream, alert.content, alert.received)
+        for node, stream, numbering in _numberings(db):
+            if only.passes_stream(node, stream) and numbering.holes:
+                balance = numbering.balance()
+                tally.update({"missing": balance.missing, "given up": balance.given_up})
+                view.say(plain(f"{node}/{stream}: {_told(numbering)}"))
+    return tally
+
+
+def _numberings(db: sqlite3.Connection) -> Iterator[tuple[str, str, Numbering]]:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'numbering'").fetchone():
+        return
+    for node, stream, state in db.execute("SELECT node, stream, state FROM numbering ORDER BY node, stream"):
+        yield node, stream, msgspec.json.decode(state, type=Numbering)
+
+
+def _told(numbering: Numbering) -> str:
+    missing, given_up = numbering.balance()
+    holes = [str(first) if first == last else f"{first}-{last}" for first, last in numbering.holes[-5:]]
+    more = "..., " if len(numbering.holes) > 5 else ""
+    parts = [f"{missing} did not come, which nothing explains"] if missing else []
+    parts += [f"{given_up} were given up by the node, which said so"] if given_up else []
+    return f"of the alerts {more}{', '.join(holes)} {', '.join(parts)}"
