@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from holdover.apps.model_options import ModelsOptions
+from holdover.apps.model.options import ModelsOptions
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.errors import ConfigError, SourceError
 from holdover.runtime.mqtt_options import MqttOptions, check_name

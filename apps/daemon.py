@@ -106,7 +106,7 @@ class Daemon:
     def __init__(self, config: "Config", path: Path, asked: Asked, metrics_port: int | None = None) -> None:
         from holdover.apps.bulletin import Bulletin
         from holdover.apps.metrics import Board
-        from holdover.apps.serving_model import ServingModel
+        from holdover.apps.model.serving import ServingModel
         from holdover.runtime.delivery import Delivery
         from holdover.runtime.ledger import Ledger
         from holdover.runtime.sinks.mqtt import MqttSink

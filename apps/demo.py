@@ -231,9 +231,9 @@ def _sent(out: Path) -> int:
 
 
 def _replay(record: Path, out: Path, kind: str) -> "Result":
+    from holdover.apps.model.shipped import find_model
     from holdover.apps.recording import play, read_signal
     from holdover.apps.replay import plot
-    from holdover.apps.shipped import find_model
     from holdover.runtime.engine import load
 
     engine = load(find_model(None))

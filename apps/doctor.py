@@ -341,7 +341,7 @@ def extra(name: str, modules: tuple[str, ...]) -> Finding:
 
 def _setup(args: argparse.Namespace) -> Setup:
     from holdover.apps.config import read_config
-    from holdover.apps.inbox import default_store
+    from holdover.apps.subscriber.inbox import default_store
     from holdover.runtime.mqtt_options import MqttOptions
 
     config = read_config(args.config) if args.config else None
@@ -404,7 +404,7 @@ def _connect(host: str, port: int) -> str | None:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    from holdover.apps.alert_view import plain
+    from holdover.apps.subscriber.alert_view import plain
 
     texts = [finding.what, *(f"{k}: {v}" for k, v in (("why", finding.why), ("do", finding.mend)) if v)]
     for number, text in enumerate(texts):

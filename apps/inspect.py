@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps(facts, indent=1))
     else:
-        from holdover.apps.alert_view import plain
+        from holdover.apps.subscriber.alert_view import plain
 
         print("\n".join(map(plain, memory.lines(facts["memory"]) if args.memory else _lines(facts))))
     return 0
@@ -82,7 +82,7 @@ def inspect(model: str | None = None, rate_hz: float | None = None) -> dict[str,
     >>> facts["hop"], facts["outputs"][0]["delay_ms"], facts["resampler"]["delay_ms"]
     ({'samples': 6, 'ms': 50.0}, 250.0, 83.333)
     """
-    from holdover.apps.shipped import find_model
+    from holdover.apps.model.shipped import find_model
     from holdover.export import contract_io
     from holdover.runtime.engine import read_model
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from holdover.runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from holdover.apps.model_manifest import Stated
-    from holdover.apps.model_store import Document, Entry, ModelStore, Trust
+    from holdover.apps.model.manifest import Stated
+    from holdover.apps.model.store import Document, Entry, ModelStore, Trust
     from holdover.runtime.contract import Contract
 
 EPILOG = """\
@@ -70,15 +70,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _store(args: argparse.Namespace) -> "ModelStore":
-    from holdover.apps.model_options import default_store
-    from holdover.apps.model_store import ModelStore
+    from holdover.apps.model.options import default_store
+    from holdover.apps.model.store import ModelStore
 
     return ModelStore(Path(args.store) if args.store else default_store())
 
 
 def _install(args: argparse.Namespace) -> int:
-    from holdover.apps.gate import Gate, read_stated
-    from holdover.apps.model_store import name_of
+    from holdover.apps.model.gate import Gate, read_stated
+    from holdover.apps.model.store import name_of
     from holdover.runtime.engine import read_model
 
     path = Path(args.file)
@@ -174,8 +174,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _manifest(args: argparse.Namespace) -> int:
-    from holdover.apps import model_manifest
-    from holdover.apps.gate import Gate
+    from holdover.apps.model import manifest as model_manifest
+    from holdover.apps.model.gate import Gate
     from holdover.runtime.engine import read_model
 
     path = Path(args.file)
@@ -204,8 +204,8 @@ def _manifest(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     import msgspec
 
-    from holdover.apps.alert_view import plain
-    from holdover.apps.shipped import shipped
+    from holdover.apps.model.shipped import shipped
+    from holdover.apps.subscriber.alert_view import plain
 
     store = _store(args)
     document = store.read()

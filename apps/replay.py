@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from holdover.runtime.errors import HoldoverError, UsageError
 
 if TYPE_CHECKING:
-    from holdover.apps.picture_gates import Under
+    from holdover.apps.picture.gates import Under
     from holdover.apps.recording import Result
     from holdover.evaluate.scorecard import RecordScore
     from holdover.runtime.detect.limits import Limits
@@ -237,11 +237,11 @@ def _work(args: argparse.Namespace, pipe: Any) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> "tuple[Engine, Limits]":
-    from holdover.apps.shipped import find_model
+    from holdover.apps.model.shipped import find_model
     from holdover.runtime.engine import load
 
     if args.gates:
-        from holdover.apps.picture_gates import gates_of
+        from holdover.apps.picture.gates import gates_of
 
         gates_of(args.model)  # what cannot be tapped is said before anything is played
     return load(find_model(args.model)), _limits(args)
@@ -316,14 +316,14 @@ def _gates(args: argparse.Namespace, path: Path, options: dict[str, Any]) -> "Un
     """What draws the gates, where they are asked for."""
     if not args.gates:
         return None
-    from holdover.apps.picture_gates import gates_of, under
+    from holdover.apps.picture.gates import gates_of, under
 
     return under(gates_of(args.model), args.gates == "all", _limits(args), path, args.lead, options)
 
 
 def plot(path: Path, result: "Result", x: Any, engine: "Engine", under: "Under | None" = None) -> None:
     """Draw a result over its signal, (samples,), in the model's unit; `under` gives heat maps under it."""
-    from holdover.apps.picture import draw
+    from holdover.apps.picture.draw import draw
     from holdover.apps.recording import whole
 
     unit = engine.contract.signal.channels[0].unit
@@ -335,7 +335,7 @@ def plot(path: Path, result: "Result", x: Any, engine: "Engine", under: "Under |
 
 def spans(result: "Result") -> list[Any]:
     """The episodes of a result, from onset to end."""
-    from holdover.apps.picture import Span
+    from holdover.apps.picture.draw import Span
 
     found: dict[tuple[str, int], Span] = {}
     for phase in (alert.phase for alert in result.alerts):

@@ -209,7 +209,7 @@ def lines(report: "Report", late_s: float) -> list[str]:
         said.append(f"TROUBLE  {report.trouble}")
     if late_s > STALE_S:
         said.append(f"TROUBLE  the main loop has not turned for {late_s:.0f} s")
-    from holdover.apps.alert_view import plain
+    from holdover.apps.subscriber.alert_view import plain
 
     return [plain(line) for line in said]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from holdover.apps.shipped import find_model
+from holdover.apps.model.shipped import find_model
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.engine import load as load_model
 from holdover.runtime.snapshot import pack

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections import Counter
 
-    from holdover.apps.alert_filter import AlertFilter
-    from holdover.apps.errands import Runner
-    from holdover.apps.reception import Reception
+    from holdover.apps.subscriber.alert_filter import AlertFilter
+    from holdover.apps.subscriber.errands import Runner
+    from holdover.apps.subscriber.reception import Reception
     from holdover.runtime.mqtt import Link
 
 SESSION_S = 7 * 24 * 3600
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     HoldoverError
         The options cannot be, the broker refuses, or the store cannot be read or written.
     """
-    from holdover.apps.alert_filter import make_filter, moment
-    from holdover.apps.inbox_file import default_store
+    from holdover.apps.subscriber.alert_filter import make_filter, moment
+    from holdover.apps.subscriber.inbox_file import default_store
 
     store = Path(args.store) if args.store else default_store()
     only = make_filter(args.priority, args.stream)
@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _look_back(args: argparse.Namespace, store: Path, only: "AlertFilter", since: float) -> int:
     """What is stored, while another process may be receiving."""
-    from holdover.apps.alert_view import choose_view
-    from holdover.apps.history import show
-    from holdover.apps.inbox_file import open_to_read
+    from holdover.apps.subscriber.alert_view import choose_view
+    from holdover.apps.subscriber.history import show
+    from holdover.apps.subscriber.inbox_file import open_to_read
     from holdover.runtime.errors import UsageError
 
     if given := [name for name in ("hook", "webhook", "count", "wait", "confirm") if getattr(args, name)]:
@@ -123,10 +123,10 @@ def _look_back(args: argparse.Namespace, store: Path, only: "AlertFilter", since
 
 
 def _follow(args: argparse.Namespace, store: Path, only: "AlertFilter", since: float | None) -> int:
-    from holdover.apps.alert_view import choose_view
-    from holdover.apps.history import show
-    from holdover.apps.inbox import Inbox
-    from holdover.apps.reception import Reception
+    from holdover.apps.subscriber.alert_view import choose_view
+    from holdover.apps.subscriber.history import show
+    from holdover.apps.subscriber.inbox import Inbox
+    from holdover.apps.subscriber.reception import Reception
 
     link, hooks = _link(args, store), _hooks(args)
     with ExitStack() as stack:
@@ -165,8 +165,8 @@ def _link(args: argparse.Namespace, store: Path) -> "Link":
 
 
 def _hooks(args: argparse.Namespace) -> "dict[str, Runner]":
-    from holdover.apps.hook import Hook
-    from holdover.apps.webhook import Webhook
+    from holdover.apps.subscriber.hook import Hook
+    from holdover.apps.subscriber.webhook import Webhook
     from holdover.runtime.errors import UsageError
 
     hooks: dict[str, Runner] = {}

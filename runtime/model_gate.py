@@ -1,7 +1,7 @@
 """What must hold of a model file's bytes before anything loads them: nothing here runs the model, or needs onnx.
 
 The checks are a table; the first that does not hold gives a `Refusal`. What only a run can show (that it loads, ends,
-gives numbers, gives them twice) is tried afterwards, in a process of its own: `holdover.apps.gate`.
+gives numbers, gives them twice) is tried afterwards, in a process of its own: `holdover.apps.model.gate`.
 """
 
 import hashlib

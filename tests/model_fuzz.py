@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from holdover.apps.gate import Budget, Gate
+from holdover.apps.model.gate import Budget, Gate
 from holdover.runtime.model_gate import examine
 from tests.mutants import mutants, originals
 from tests.serving import Server

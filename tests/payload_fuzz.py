@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import jsonschema
 
-from holdover.apps.alert_filter import AlertFilter
-from holdover.apps.alert_view import PlainView
 from holdover.apps.asyncapi import message_schema
-from holdover.apps.history import kept
-from holdover.apps.hook import _environment
-from holdover.apps.inbox import Inbox
-from holdover.apps.inbox_file import open_to_read
-from holdover.apps.letter_reader import DEEPEST, LONGEST_ID
-from holdover.apps.reception import Reception
+from holdover.apps.subscriber.alert_filter import AlertFilter
+from holdover.apps.subscriber.alert_view import PlainView
+from holdover.apps.subscriber.history import kept
+from holdover.apps.subscriber.hook import _environment
+from holdover.apps.subscriber.inbox import Inbox
+from holdover.apps.subscriber.inbox_file import open_to_read
+from holdover.apps.subscriber.letter_reader import DEEPEST, LONGEST_ID
+from holdover.apps.subscriber.reception import Reception
 from holdover.runtime.alert import Envelope
 from holdover.runtime.ledger_room import Dropped
 from holdover.runtime.sinks.envelope import enclose

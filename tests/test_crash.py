@@ -8,7 +8,7 @@ from time import sleep
 
 import pytest
 
-from holdover.apps.shipped import find_model
+from holdover.apps.model.shipped import find_model
 from holdover.runtime.alert import Scene
 from holdover.runtime.engine import load
 from holdover.runtime.journal import Journal

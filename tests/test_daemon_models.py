@@ -5,8 +5,8 @@ from pathlib import Path
 
 import onnx
 
-from holdover.apps.model_store import MAX_STARTS, ModelStore
-from holdover.apps.shipped import find_model
+from holdover.apps.model.shipped import find_model
+from holdover.apps.model.store import MAX_STARTS, ModelStore
 from holdover.runtime.ledger import Ledger
 from tests.brokers import Subscriber, any_broker, wait_until
 from tests.processes import Daemon, a_recording, configure, free_port, from_file, holdover

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from holdover.apps import inspect
-from holdover.apps.shipped import find_model, shipped
+from holdover.apps.model.shipped import find_model, shipped
 from holdover.export import contract_io
 from holdover.runtime.engine import initial_state
 from holdover.runtime.engine import load as load_engine

@@ -9,7 +9,7 @@ import pytest
 
 from holdover.apps import inspect, memory
 from holdover.apps.cli import main
-from holdover.apps.shipped import find_model
+from holdover.apps.model.shipped import find_model
 from holdover.export.contract_io import save
 from holdover.runtime.errors import UsageError
 from tests import graphs

@@ -15,12 +15,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from holdover.apps import model_manifest
-from holdover.apps.gate import Budget, Gate, read_stated
-from holdover.apps.model_manifest import Golden, GoldenOutput, Manifest, Stated, trial_signal
-from holdover.apps.model_trial import MAX_TRIAL_SAMPLES, Order, trial
-from holdover.apps.shipped import find_model
-from holdover.apps.shipped_hash import is_as_shipped
+from holdover.apps.model import manifest as model_manifest
+from holdover.apps.model.gate import Budget, Gate, read_stated
+from holdover.apps.model.manifest import Golden, GoldenOutput, Manifest, Stated, trial_signal
+from holdover.apps.model.shipped import find_model
+from holdover.apps.model.shipped_hash import is_as_shipped
+from holdover.apps.model.trial import MAX_TRIAL_SAMPLES, Order, trial
 from holdover.export.contract_io import attach
 from holdover.runtime.contract import KEY
 from holdover.runtime.engines.ort import OrtEngine

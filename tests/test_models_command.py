@@ -12,11 +12,11 @@ import msgspec
 import onnx
 import pytest
 
-from holdover.apps.model_manifest import Manifest, encode
-from holdover.apps.model_options import ModelsOptions, default_store
-from holdover.apps.model_store import DOCUMENT, FILES, MAX_STARTS, ModelStore, StoreError, name_of
-from holdover.apps.serving_model import LATE_S, ServingModel
-from holdover.apps.shipped import find_model
+from holdover.apps.model.manifest import Manifest, encode
+from holdover.apps.model.options import ModelsOptions, default_store
+from holdover.apps.model.serving import LATE_S, ServingModel
+from holdover.apps.model.shipped import find_model
+from holdover.apps.model.store import DOCUMENT, FILES, MAX_STARTS, ModelStore, StoreError, name_of
 from holdover.export.contract_io import attach
 from holdover.runtime.errors import LedgerError, ModelError, SourceError, UsageError
 from tests import graphs
@@ -222,7 +222,7 @@ def test_a_store_that_may_not_be_written_says_so(tmp_path: Path) -> None:
 INSTALL = """
 import sys
 from pathlib import Path
-from holdover.apps.model_store import ModelStore
+from holdover.apps.model.store import ModelStore
 store, data = ModelStore(Path(sys.argv[1])), [Path(name).read_bytes() for name in sys.argv[2:]]
 print("up", flush=True)
 while True:
@@ -393,8 +393,8 @@ def test_a_damaged_model_with_none_before_it_is_an_error(tmp_path: Path) -> None
 
 DAEMON = """
 import sys, time
-from holdover.apps.model_options import ModelsOptions
-from holdover.apps.serving_model import ServingModel
+from holdover.apps.model.options import ModelsOptions
+from holdover.apps.model.serving import ServingModel
 serving = ServingModel("small", ModelsOptions(store=sys.argv[1], probation_s=600))
 serving.ready()
 print(serving.engine.contract.model_version, serving.notice, flush=True)

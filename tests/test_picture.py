@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: install holdover[replay]")
 
-from holdover.apps.picture import Span, draw
-from holdover.apps.picture_strip import MAX_ROWS, Strip, choose, clock
+from holdover.apps.picture.draw import Span, draw
+from holdover.apps.picture.strip import MAX_ROWS, Strip, choose, clock
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.errors import UsageError
 
@@ -145,5 +145,5 @@ def test_times_are_written_as_minutes_and_seconds() -> None:
 
 
 def test_matplotlib_is_only_loaded_to_draw() -> None:
-    code = "import sys, holdover.apps.picture; print('matplotlib' in sys.modules)"
+    code = "import sys, holdover.apps.picture.draw; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from holdover.apps.cli import main
-from holdover.apps.picture_gates import COLUMNS, gates_of, under
-from holdover.apps.picture_strip import Sheet, Strip, choose
+from holdover.apps.picture.gates import COLUMNS, gates_of, under
+from holdover.apps.picture.strip import Sheet, Strip, choose
 from holdover.export.contract_io import attach, save
 from holdover.runtime.detect.limits import Limits
 from tests import graphs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdover.apps.cli import main
-from holdover.apps.shipped import find_model
+from holdover.apps.model.shipped import find_model
 from holdover.export import contract_io
 from holdover.export.measure import blocks
 from holdover.quantize.cost import step_costs

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from holdover.apps.model.shipped import find_model
 from holdover.apps.recording import play
-from holdover.apps.shipped import find_model
 from holdover.evaluate.event import alarm_note
 from holdover.runtime.engine import load
 from tests.brokers import wait_until

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdover.apps.model.shipped import find_model
 from holdover.apps.recording import Result, alarm_marks, play, write_wfdb
-from holdover.apps.shipped import find_model
 from holdover.evaluate.annotations import read_annotations
 from holdover.evaluate.event import Event, Maker, read_alarms
 from holdover.evaluate.marks import rate_marks

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdover.apps.alert_table import TableView
-from holdover.apps.alert_view import JsonView, PlainView
 from holdover.apps.broker import Broker
-from holdover.apps.hook import NAMES, _environment
-from holdover.apps.inbox import Inbox, Letter, default_store
-from holdover.apps.inbox_file import open_to_read
-from holdover.apps.reception import Reception
+from holdover.apps.subscriber.alert_table import TableView
+from holdover.apps.subscriber.alert_view import JsonView, PlainView
+from holdover.apps.subscriber.hook import NAMES, _environment
+from holdover.apps.subscriber.inbox import Inbox, Letter, default_store
+from holdover.apps.subscriber.inbox_file import open_to_read
+from holdover.apps.subscriber.reception import Reception
 from holdover.runtime.ledger import Ledger
 from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.mqtt import MqttSink

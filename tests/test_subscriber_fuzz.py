@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from holdover.apps import reception
-from holdover.apps.letter_reader import read_alert
+from holdover.apps.subscriber import reception
+from holdover.apps.subscriber.letter_reader import read_alert
 from tests.payload_fuzz import MUTATIONS, run, run_process
 
 SEED = 4

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from holdover.apps.alert_filter import AlertFilter, make_filter, moment
 from holdover.apps.broker import Broker
-from holdover.apps.inbox import Inbox, Letter, Notice
-from holdover.apps.inbox_file import open_to_read
-from holdover.apps.numbering import Account
 from holdover.apps.subscribe import main
+from holdover.apps.subscriber.alert_filter import AlertFilter, make_filter, moment
+from holdover.apps.subscriber.inbox import Inbox, Letter, Notice
+from holdover.apps.subscriber.inbox_file import open_to_read
+from holdover.apps.subscriber.numbering import Account
 from holdover.runtime.errors import LedgerError, UsageError
 from holdover.runtime.ledger import Ledger
 from tests.brokers import Subscriber, mosquitto, publish

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from holdover.apps import errands as errands_module
 from holdover.apps.broker import Broker
-from holdover.apps.errands import Errands
-from holdover.apps.hook import Hook
-from holdover.apps.inbox import Inbox, Letter
-from holdover.apps.webhook import Webhook
+from holdover.apps.subscriber import errands as errands_module
+from holdover.apps.subscriber.errands import Errands
+from holdover.apps.subscriber.hook import Hook
+from holdover.apps.subscriber.inbox import Inbox, Letter
+from holdover.apps.subscriber.webhook import Webhook
 from holdover.runtime.errors import UsageError
 from tests.brokers import Subscriber, mosquitto, publish, wait_until
 

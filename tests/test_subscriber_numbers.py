@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdover.apps.broker import Broker
-from holdover.apps.inbox import Inbox, Letter, Notice
-from holdover.apps.letter_reader import read_notice
-from holdover.apps.numbering import MOST, Account, Balance, Numbering, covered
+from holdover.apps.subscriber.inbox import Inbox, Letter, Notice
+from holdover.apps.subscriber.letter_reader import read_notice
+from holdover.apps.subscriber.numbering import MOST, Account, Balance, Numbering, covered
 from holdover.runtime.delivery import Delivery
 from holdover.runtime.ledger import Ledger
 from holdover.runtime.ledger_room import Dropped

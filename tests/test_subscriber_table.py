@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from holdover.apps import alert_table
-from holdover.apps.inbox import Inbox, Letter
+from holdover.apps.subscriber import alert_table
+from holdover.apps.subscriber.inbox import Inbox, Letter
 from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.mqtt import MqttSink
 from tests.brokers import mosquitto, publish, wait_until

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from holdover.apps.shipped import shipped as models
+from holdover.apps.model.shipped import shipped as models
 from holdover.export.proof import engine_of
 from holdover.quantize.method import Made
 from holdover.quantize.methods.table import METHODS

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holdover.apps.alert_filter import AlertFilter
-from holdover.apps.alert_view import View, plain
-from holdover.apps.confirmation import Confirmations
-from holdover.apps.errands import Errands, Runner
-from holdover.apps.inbox import Inbox, Letter, Notice, Stored
-from holdover.apps.letter_reader import read_alert, read_notice
+from holdover.apps.subscriber.alert_filter import AlertFilter
+from holdover.apps.subscriber.alert_view import View, plain
+from holdover.apps.subscriber.confirmation import Confirmations
+from holdover.apps.subscriber.errands import Errands, Runner
+from holdover.apps.subscriber.inbox import Inbox, Letter, Notice, Stored
+from holdover.apps.subscriber.letter_reader import read_alert, read_notice
 from holdover.runtime.errors import BrokerError
 from holdover.runtime.mqtt import Event, Link
 

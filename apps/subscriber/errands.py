@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from holdover.apps.inbox import Errand, Inbox
+from holdover.apps.subscriber.inbox import Errand, Inbox
 
 AT_ONCE = 8
 BACKOFF_S = (1.0, 60.0)

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdover.apps.alert_view import plain, score_of, text_of
+from holdover.apps.subscriber.alert_view import plain, score_of, text_of
 from holdover.runtime.wire import PRIORITIES
 
 if TYPE_CHECKING:

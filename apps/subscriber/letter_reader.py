@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from holdover.apps.inbox import Letter, Notice
-from holdover.apps.numbering import Account
+from holdover.apps.subscriber.inbox import Letter, Notice
+from holdover.apps.subscriber.numbering import Account
 from holdover.runtime.wire import DroppedNote
 
 LONGEST_ID = 200

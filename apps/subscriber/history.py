@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdover.apps.alert_filter import AlertFilter
-from holdover.apps.alert_view import View, plain
-from holdover.apps.inbox_file import explained
-from holdover.apps.numbering import Numbering
+from holdover.apps.subscriber.alert_filter import AlertFilter
+from holdover.apps.subscriber.alert_view import View, plain
+from holdover.apps.subscriber.inbox_file import explained
+from holdover.apps.subscriber.numbering import Numbering
 
 QUERY = "SELECT node, stream, received, payload FROM alert WHERE received >= ? ORDER BY id"
 

@@ -1,4 +1,4 @@
-"""The process in which model files are tried that nobody vouches for; `holdover.apps.gate` starts and feeds it.
+"""The process in which model files are tried that nobody vouches for; `holdover.apps.model.gate` starts and feeds it.
 
 An order comes on standard input, its report goes to standard output, each as four bytes of length and MessagePack. The
 process may take no more memory and time than the order says, writes no files and no core, and may die of a file: the
@@ -21,7 +21,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever a library prints is no report
     import msgspec
 
-    from holdover.apps.model_trial import Order, trial
+    from holdover.apps.model.trial import Order, trial
 
     encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Order)
     _answer(reports, b"")

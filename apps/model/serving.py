@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from holdover.apps.gate import Gate, read_stated
-from holdover.apps.model_options import ModelsOptions, default_store
-from holdover.apps.model_store import NAME, Entry, Model, ModelStore, StoreError
-from holdover.apps.shipped import DEFAULT, find_model, shipped
-from holdover.apps.shipped_hash import is_as_shipped
+from holdover.apps.model.gate import Gate, read_stated
+from holdover.apps.model.options import ModelsOptions, default_store
+from holdover.apps.model.shipped import DEFAULT, find_model, shipped
+from holdover.apps.model.shipped_hash import is_as_shipped
+from holdover.apps.model.store import NAME, Entry, Model, ModelStore, StoreError
 from holdover.runtime.errors import HoldoverError, ModelError
 
 if TYPE_CHECKING:
-    from holdover.apps.model_manifest import Stated
+    from holdover.apps.model.manifest import Stated
     from holdover.runtime.engine import Engine
 
 log = logging.getLogger("holdover.daemon")

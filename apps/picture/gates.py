@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.apps.picture_strip import GROUPS, Sheet, Strip
+from holdover.apps.picture.strip import GROUPS, Sheet, Strip
 from holdover.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def gates_of(model: str | None) -> "GateEngine":
     UsageError
         It has no gate that keeps, or one that the textbook equations do not give.
     """
-    from holdover.apps.shipped import find_model
+    from holdover.apps.model.shipped import find_model
     from holdover.export import contract_io
     from holdover.export.gate_engine import GateEngine
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdover.apps.inbox_file import default_store, explained, open_to_write
-from holdover.apps.numbering import Account, Balance, Numbering
+from holdover.apps.subscriber.inbox_file import default_store, explained, open_to_write
+from holdover.apps.subscriber.numbering import Account, Balance, Numbering
 from holdover.runtime.errors import LedgerError
 from holdover.runtime.ledger_file import hold
 

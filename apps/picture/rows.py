@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.apps.picture_gates import ONLY_ROW_IN, ROW_IN, Band, draw_band, draw_key
-from holdover.apps.picture_strip import GROUPS, SHADE, TECHNICAL, URGENCY, Sheet, Span, Strip, summary
+from holdover.apps.picture.gates import ONLY_ROW_IN, ROW_IN, Band, draw_band, draw_key
+from holdover.apps.picture.strip import GROUPS, SHADE, TECHNICAL, URGENCY, Sheet, Span, Strip, summary
 from holdover.runtime.alert import NOTICE
 
 DPI = 100

@@ -1,6 +1,6 @@
 """A model tried out: that it loads, gives finite numbers, gives them twice, and gives what its maker says it gives.
 
-This runs files that nobody vouches for, so it runs in a process of its own (`holdover.apps.gate_child`).
+This runs files that nobody vouches for, so it runs in a process of its own (`holdover.apps.model.gate_child`).
 """
 
 import gc
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.apps.model_manifest import Golden, GoldenOutput, golden_of, trial_signal
+from holdover.apps.model.manifest import Golden, GoldenOutput, golden_of, trial_signal
 from holdover.runtime.alert import Scene
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.engine import Lane, Outputs, State, first_block, initial_state

@@ -5,7 +5,7 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from holdover.apps.shipped import shipped
+from holdover.apps.model.shipped import shipped
 
 
 def is_as_shipped(path: Path) -> bool:

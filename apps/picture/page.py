@@ -3,7 +3,7 @@
 import base64
 import html
 
-from holdover.apps.picture_strip import Sheet, Span, Strip, summary
+from holdover.apps.picture.strip import Sheet, Span, Strip, summary
 from holdover.runtime.alert import NOTICE
 
 _PAGE = """<!doctype html>

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from holdover.apps.numbering import Numbering
+from holdover.apps.subscriber.numbering import Numbering
 from holdover.runtime.errors import LedgerError
 
 VERSION = 2

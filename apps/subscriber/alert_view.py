@@ -78,7 +78,7 @@ def choose_view(json: bool, *, live: bool = True) -> View:
     if json or not sys.stdout.isatty():
         return JsonView()
     if live and importlib.util.find_spec("rich"):
-        from holdover.apps.alert_table import TableView
+        from holdover.apps.subscriber.alert_table import TableView
 
         return TableView()
     return PlainView()

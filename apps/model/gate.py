@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from holdover.apps.gate_child import LENGTH
+from holdover.apps.model.gate_child import LENGTH
 from holdover.runtime.errors import ModelError
 from holdover.runtime.model_gate import EXPORT, Refusal, Verdict, examine
 
 if TYPE_CHECKING:
-    from holdover.apps.model_manifest import Golden, Stated
-    from holdover.apps.model_trial import Report
+    from holdover.apps.model.manifest import Golden, Stated
+    from holdover.apps.model.trial import Report
 
 START_S = 120.0
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
@@ -38,7 +38,7 @@ class Gate:
 
     Examples
     --------
-    >>> from holdover.apps.shipped import find_model
+    >>> from holdover.apps.model.shipped import find_model
     >>> with Gate() as gate:
     ...     verdict = gate.judge(find_model().read_bytes())
     >>> verdict.accepted, verdict.checks[-1]
@@ -75,7 +75,7 @@ class Gate:
     def _try(self, data: bytes, sha256: str, golden: "Golden | None", hand_back: bool) -> "Report":
         import msgspec
 
-        from holdover.apps.model_trial import Order, Report
+        from holdover.apps.model.trial import Order, Report
 
         b = self._budget
         memory_mb = b.memory_mb + 4 * (len(data) >> 20)
@@ -114,7 +114,7 @@ class _Child:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "holdover.apps.gate_child"],
+            [sys.executable, "-P", "-m", "holdover.apps.model.gate_child"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/",
         )  # fmt: skip
         assert self._process.stdin is not None
@@ -194,7 +194,7 @@ def read_stated(path: Path, manifest: Path | None, key: Path | None) -> "Stated 
     ModelError
         A key is given and there is no manifest that it could vouch for; or as `model_manifest.read`.
     """
-    from holdover.apps import model_manifest
+    from holdover.apps.model import manifest as model_manifest
 
     found = manifest or model_manifest.beside(path)
     if manifest or found.exists():

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.apps.picture_gates import Under
-from holdover.apps.picture_page import page
-from holdover.apps.picture_rows import render
-from holdover.apps.picture_strip import Span, Strip, choose
+from holdover.apps.picture.gates import Under
+from holdover.apps.picture.page import page
+from holdover.apps.picture.rows import render
+from holdover.apps.picture.strip import Span, Strip, choose
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.errors import UsageError
 

@@ -1,0 +1,1 @@
+"""The models that may be served: shipped, installed, and tried before they are loaded."""

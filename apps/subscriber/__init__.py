@@ -1,0 +1,1 @@
+"""Receiving alerts: what `holdover alerts` is made of."""
