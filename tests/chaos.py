@@ -261,7 +261,7 @@ def play(seed: int, record: Path, expected: dict[str, list[str]], kinds: tuple[s
     began, faults = time.monotonic(), schedule(seed, kinds)
     found: dict[str, Any] = {"alerts": 0, "lost": 0, "doubled": 0, "out_of_order": 0}
     error = ""
-    with tempfile.TemporaryDirectory(prefix="holdover-chaos-") as folder:
+    with tempfile.TemporaryDirectory(prefix="holdover-chaos-", ignore_cleanup_errors=True) as folder:
         try:
             scene = Scene(Path(folder), record, seed, faults)
             try:
@@ -312,9 +312,9 @@ def main() -> int:
         for outcome in campaign(seeds, record, expected, args.jobs):
             outcomes.append(outcome)
             _tell(outcome, len(outcomes), len(seeds), args.seed is not None)
-    table = tabulate(outcomes)
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=1) + "\n")
+            table = tabulate(outcomes)
+            if args.json:  # each time, so that what a long campaign has found outlives it
+                Path(args.json).write_text(json.dumps(table, indent=1) + "\n")
     print(json.dumps({key: value for key, value in table.items() if key != "by fault"}))
     return int(not all(outcome.fine for outcome in outcomes))
 
