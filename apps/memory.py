@@ -28,7 +28,9 @@ LONGEST = 1e6
 """Frames; a gate that stays open to the last bit of float32 has no time constant that could be told from this one."""
 
 
-def measure(data: bytes, graph: "onnx.ModelProto", contract: "Contract", on: str | None = None) -> dict[str, Any]:
+def measure(
+    data: bytes, graph: "onnx.ModelProto", contract: "Contract", on: str | None = None, lead: str | None = None
+) -> dict[str, Any]:
     """What is left of the past, and when, as JSON types.
 
     Parameters
@@ -37,6 +39,8 @@ def measure(data: bytes, graph: "onnx.ModelProto", contract: "Contract", on: str
         A streaming model: its file, the same as a graph, and its contract.
     on
         A recording; None: white noise of unit variance.
+    lead
+        Of the recording, instead of the model's channel, as `Feed` takes it.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def measure(data: bytes, graph: "onnx.ModelProto", contract: "Contract", on: str
     from holdover.export.proof import engine_of
 
     engine = engine_of(data)
-    x = _signal(contract, on)
+    x = _signal(contract, on, lead)
     settled = settling(engine, np.stack([x, np.roll(x, len(x) // 3, axis=0)]))
     decay = _decay(engine, x)
     units, note = _units(graph, contract, x)
@@ -71,7 +75,7 @@ def measure(data: bytes, graph: "onnx.ModelProto", contract: "Contract", on: str
     }
 
 
-def _signal(contract: "Contract", on: str | None) -> Array:
+def _signal(contract: "Contract", on: str | None, lead: str | None) -> Array:
     """(samples, channels), a whole number of blocks, twice as long as what is looked at."""
     from holdover.apps.export import test_signal
     from holdover.export.proof import noise
@@ -79,7 +83,7 @@ def _signal(contract: "Contract", on: str | None) -> Array:
     signal, grid = contract.signal, contract.grid
     if on is not None:
         leads = tuple(c.name for c in signal.channels)
-        x: Array = test_signal(on, signal.rate_hz, leads, signal.channels[0].unit)
+        x: Array = test_signal(on, signal.rate_hz, leads, signal.channels[0].unit, lead)
     else:
         hops = int(np.clip(SECONDS * signal.rate_hz / contract.hop, *HOPS))
         first = -(-contract.first_chunk_min // contract.hop)
@@ -109,7 +113,11 @@ def _decay(engine: "OrtEngine", x: Array) -> dict[str, Curve]:
     c, half = engine.contract, len(x) // 2
     steps = (half - 1) // c.grid + 1
     marks = sorted({int(m) for m in np.geomspace(1, steps, MARKS)})
-    runs = [_run(engine, np.roll(x[:half], k * half // PASTS, axis=0), x[half:], marks) for k in range(PASTS)]
+    pasts = [np.roll(x[:half], k * half // PASTS, axis=0) for k in range(PASTS)]
+    if all(np.array_equal(past, pasts[0]) for past in pasts):
+        raise UsageError("the signal is the same in all its pieces, so that nothing can be forgotten of it: take a "
+                         "recording that is neither constant nor periodic, or leave --on out")  # fmt: skip
+    runs = [_run(engine, past, x[half:], marks) for past in pasts]
     (states, outputs), others = runs[0], runs[1:]
     times = [k * c.grid / c.signal.rate_hz for k in (0, *marks)]
     curves = {}
@@ -332,15 +340,17 @@ def _draw_units(ax: Any, memory: Mapping[str, Any]) -> None:
 
 def check(args: Any) -> None:
     """Refuse options that need `--memory`, and a picture that could not be written, before anything is measured."""
-    if not args.memory and (args.on or args.plot):
-        raise UsageError("--on and --plot are of the memory: add --memory")
+    if not args.memory and (args.on or args.lead or args.plot):
+        raise UsageError("--on, --lead and --plot are of the memory: add --memory")
+    if args.lead and not args.on:
+        raise UsageError("--lead is of a recording: add --on RECORD")
     if args.plot and not Path(args.plot).resolve().parent.is_dir():
         raise UsageError(f"there is no folder {Path(args.plot).resolve().parent} to write {Path(args.plot).name} into")
     if args.plot and Path(args.plot).suffix.lower() != ".png":
         raise UsageError(f"--plot {args.plot}: a plot of the memory is written as .png")
 
 
-def of_file(path: str | Path, on: str | None) -> dict[str, Any]:
+def of_file(path: str | Path, on: str | None, lead: str | None = None) -> dict[str, Any]:
     """`measure` of a model file."""
     from holdover.export import contract_io
     from holdover.runtime.engine import read_model
@@ -349,4 +359,4 @@ def of_file(path: str | Path, on: str | None) -> dict[str, Any]:
     graph, contract = contract_io.load(path)
     if not contract.states:
         raise ModelError(f"{path} carries no state: it has no memory to measure")
-    return measure(data, graph, contract, on)
+    return measure(data, graph, contract, on, lead)

@@ -210,7 +210,7 @@ def verify(
             f"the original has the outputs {', '.join(p.name for p in woven.ports)}, the model "
             f"{', '.join(o.name for o in contract.outputs)}: it was exported from another one"
         )
-    return prove(data, reference, precise, signal, described)
+    return settled(prove(data, reference, precise, signal, described), data, Processing.of(said))
 
 
 def _tapped(original: Original, options: Options) -> tuple[Original, Options]:

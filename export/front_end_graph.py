@@ -12,6 +12,8 @@ from holdover.export.front_end_sections import Array, Step
 from holdover.export.whole import Layout
 
 _END = np.iinfo(np.int64).max
+Inner = Sequence[tuple[str, Sequence[str], str, Mapping[str, int]]]
+"""Nodes of a body: operator, inputs, output, attributes."""
 
 
 @dataclass
@@ -89,22 +91,31 @@ def cascade(g: FrontGraph, x: str, sections: Array) -> str:
 def _recurrence(g: FrontGraph, u: str, step: Array, wish: str) -> str:
     """z' = z . step + u for every sample, (time, batch, width) to the same."""
     width = len(step)
-    nodes = [helper.make_node("Gemm", ["z", "step", "u"], ["after"]), helper.make_node("Identity", ["after"], ["said"])]
-    body = _body(nodes, {"z": [width], "u": [width]}, ("after", "said"), {"step": step})
+    nodes: Inner = (("Gemm", ("z", "step", "u"), "after", {}), ("Identity", ("after",), "said", {}))
+    body = _body(g, nodes, {"z": [width], "u": [width]}, ("after", "said"), {"step": step})
     return g.scan(body, g.zeros(u, width), u, wish)
 
 
 def _body(
-    nodes: Sequence[onnx.NodeProto],
+    g: FrontGraph,
+    nodes: Inner,
     inputs: Mapping[str, list[int]],
     outputs: Sequence[str],
     constants: Mapping[str, Any],
 ) -> onnx.GraphProto:
-    """What one step of a Scan does: in come the state and a frame, out the next state and a frame."""
+    """What one step of a Scan does: in come the state and a frame, out the next state and a frame.
+
+    Names get a stem that nothing else has: a name within a body must not be one outside.
+    """
+    stem = f"{g.name}.step{len(g.nodes)}."
     shapes = zip([*inputs, *outputs], [*inputs.values()] * 2, strict=True)
-    infos = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["batch", *shape]) for name, shape in shapes]
-    tensors = [numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in constants.items()]
-    return helper.make_graph(list(nodes), "step", infos[: len(inputs)], infos[len(inputs) :], tensors)
+    infos = [helper.make_tensor_value_info(stem + n, TensorProto.DOUBLE, ["batch", *shape]) for n, shape in shapes]
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(v), stem + name) for name, v in constants.items()]
+    made = [
+        helper.make_node(op, [stem + n for n in given], [stem + gives], **attributes)
+        for op, given, gives, attributes in nodes
+    ]
+    return helper.make_graph(made, "step", infos[: len(inputs)], infos[len(inputs) :], tensors)
 
 
 def fir(g: FrontGraph, x: str, step: Step, _rate_hz: float) -> str:
@@ -112,14 +123,14 @@ def fir(g: FrontGraph, x: str, step: Step, _rate_hz: float) -> str:
     taps, k = np.asarray(step["taps"], np.float64), g.channels
     if len(taps) == 1:
         return g.op("Mul", [x, g.const(taps)])
-    nodes = [
-        helper.make_node("Concat", ["past", "x"], ["window"], axis=1),
-        helper.make_node("MatMul", ["taps", "window"], ["y"]),
-        helper.make_node("Slice", ["window", "one", "end", "one"], ["after"]),
-    ]
+    nodes: Inner = (
+        ("Concat", ("past", "x"), "window", {"axis": 1}),
+        ("MatMul", ("taps", "window"), "y", {}),
+        ("Slice", ("window", "one", "end", "one"), "after", {}),
+    )
     constants = {"taps": taps[None, ::-1], "one": np.ones(1, np.int64), "end": np.full(1, _END)}
     past = len(taps) - 1
-    body = _body(nodes, {"past": [past, k], "x": [1, k]}, ("after", "y"), constants)
+    body = _body(g, nodes, {"past": [past, k], "x": [1, k]}, ("after", "y"), constants)
     y = g.scan(body, g.zeros(x, past, k), g.op("Unsqueeze", [x, g.ints(2)]), "fir")
     return g.op("Squeeze", [y, g.ints(2)])
 

@@ -129,12 +129,11 @@ def _step(option: str, text: str) -> Step:
     numbers = KINDS[kind].numbers
     least = sum(n.default is None for n in numbers)
     if not least <= len(words) <= len(numbers):
-        named = ",".join(n.key.upper() if n.default is None else f"[{n.key.upper()}]" for n in numbers)
-        raise UsageError(f"--{option} {text}: expected {named}, separated by commas")
+        raise UsageError(f"--{option} {text!r}: expected {FORMS[option]}")
     try:
         read = [n.read(w) for n, w in zip(numbers, words, strict=False)]
     except ValueError as error:
-        raise UsageError(f"--{option} {text}: expected numbers, separated by commas") from error
+        raise UsageError(f"--{option} {text!r}: expected {FORMS[option]}") from error
     values = [*read, *(n.default for n in numbers[len(read) :])]
     return {"kind": kind, **{n.key: v for n, v in zip(numbers, values, strict=True)}}
 
@@ -211,7 +210,7 @@ def _statistics(step: Step, rate_hz: float) -> int:
     return math.ceil(-math.log(SETTLED) * float(step["tau_s"]) * rate_hz)
 
 
-_HZ = "Hz above 0 and below {half}, half the rate"
+_HZ = "a frequency in Hz above 0 and below {half}, half the rate"
 _CORNER = (
     Number("corner_hz", _below_half, _HZ),
     Number("order", lambda v, _: v in range(1, 9), "a whole number from 1 to 8", 2, int),
@@ -241,3 +240,14 @@ KINDS: Mapping[str, Kind] = {
     "running": Kind(_FADING, nodes=running, fading=_statistics),
 }
 """Kind by name."""
+
+FORMS: Mapping[str, str] = {
+    "gain": "G, one number",
+    "offset": "O, one number",
+    "difference": "nothing after it",
+    "highpass": "HZ[,ORDER], numbers; ORDER is a whole number",
+    "lowpass": "HZ[,ORDER], numbers; ORDER is a whole number",
+    "notch": "HZ[,Q], numbers",
+    "normalise": "running[,TAU_S[,FLOOR]] or MEAN,STD, all but the word numbers",
+}
+"""What stands after an option, by its name."""

@@ -86,11 +86,11 @@ def tapped_original(original: Original) -> tuple[Original, dict[str, str]]:
 
 
 class _Names:
-    """Names that nothing in a graph has."""
+    """Names that nothing in a graph has, be it a value or a node."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken = {*(o for n in graph.node for o in n.output), *(i.name for i in graph.input),
-                       *(t.name for t in graph.initializer)}  # fmt: skip
+                       *(t.name for t in graph.initializer), *(n.name for n in graph.node)}  # fmt: skip
 
     def free(self, wish: str) -> str:
         tries = (f"{wish}_{k}" if k else wish for k in range(len(self._taken) + 1))

@@ -9,11 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy import signal
 
 from holdover.apps.cli import main
+from holdover.apps.export import PROCESSING
 from holdover.export.contract_io import load
 from holdover.export.describe import Statement
 from holdover.export.exporting import Options, export, verify
 from holdover.export.front_end_sections import check_sections
-from holdover.export.front_end_steps import parse
+from holdover.export.front_end_steps import FORMS, parse
 from holdover.export.front_end_taps import MAX_FILE_BYTES, MAX_TAPS, taps_of
 from holdover.export.original import Original
 from holdover.export.proof import engine_of, feed, pieces
@@ -253,6 +254,23 @@ def test_a_name_that_is_taken_is_said():
         exported(model(nodes, {"x": ["batch", "time", 1]}), [("gain", "2")])
 
 
+@pytest.mark.parametrize("name", ["one", "end", "taps", "step", "z", "past", "window", "after"])
+def test_what_a_tensor_of_the_model_is_called_does_not_matter(name, tmp_path):
+    np.save(tmp_path / "taps.npy", TAPS)
+    nodes = [helper.make_node("Mul", ["x", name], ["y"])]
+    doubled = model(nodes, {"x": ["batch", "time", 1]}, {name: np.array([2], np.float32)})
+    done = exported(doubled, [("fir", str(tmp_path / "taps.npy")), ("highpass", "0.5")], 100)
+    onnx.checker.check_model(done.model, full_check=True)
+
+
+def test_verify_and_export_call_the_same_settled():
+    done = exported(nothing(), [("highpass", "0.05")])
+    data = done.model.SerializeToString()
+    again = verify(data, done.contract, Original(nothing(), "onnx", "0" * 64), None, None, "noise")
+    assert again.settle == done.proof.settle
+    assert again.settle["y"] > 30 * 250
+
+
 def test_it_is_not_called_settled_before_the_filters_are(tmp_path):
     np.save(tmp_path / "taps.npy", TAPS)
     done = exported(nothing(), [("highpass", "0.5"), ("fir", str(tmp_path / "taps.npy"))], 100)
@@ -319,26 +337,28 @@ def test_what_cannot_stand_behind_an_output_is_refused(net, steps, word):
 # Bad input
 
 BAD = {
-    "a corner above half the rate": ("highpass", "125", "125; expected Hz above 0 and below 125, half the rate"),
+    "a corner above half the rate": ("highpass", "125", "125; expected a frequency in Hz above 0 and below 125, half"),
     "a corner of zero": ("lowpass", "0", "corner_hz"),
-    "a corner of NaN": ("lowpass", "nan", "corner_hz is nan"),
-    "no number": ("lowpass", "", "CORNER_HZ"),
-    "words": ("lowpass", "low", "expected numbers"),
-    "too many numbers": ("lowpass", "40,2,3", "CORNER_HZ"),
+    "a corner of NaN": ("lowpass", "nan", "nan; expected a frequency in Hz above 0 and below 125"),
+    "no number": ("lowpass", "", r"--lowpass '': expected HZ\[,ORDER\]"),
+    "words": ("lowpass", "low", r"expected HZ\[,ORDER\], numbers"),
+    "too many numbers": ("lowpass", "40,2,3", r"HZ\[,ORDER\]"),
     "an order of zero": ("lowpass", "40,0", "order is 0"),
     "an order too high": ("lowpass", "40,9", "order is 9"),
-    "an order between": ("lowpass", "40,2.5", "expected numbers"),
+    "an order between": ("lowpass", "40,2.5", "ORDER is a whole number"),
     "a notch above half the rate": ("notch", "130", "at_hz is 130"),
     "a quality of zero": ("notch", "50,0", "quality"),
+    "a gain of nothing": ("gain", "", "--gain '': expected G, one number"),
+    "two offsets": ("offset", "1,2", "expected O, one number"),
     "a gain of zero": ("gain", "0", "factor is 0"),
     "a gain of infinity": ("gain", "inf", "factor is inf"),
     "a gain beyond float32": ("gain", "1e39", "factor"),
     "an offset of NaN": ("offset", "nan", "add is nan"),
     "a deviation of zero": ("normalise", "0,0", "std is 0"),
-    "a mean alone": ("normalise", "0.5", "MEAN,STD"),
+    "a mean alone": ("normalise", "1", r"expected running\[,TAU_S\[,FLOOR\]\] or MEAN,STD"),
     "a tau of less than a sample": ("normalise", "running,0.001", "tau_s"),
     "a floor below zero": ("normalise", "running,1,-1", "floor"),
-    "an odd word": ("normalise", "walking,1", "expected numbers"),
+    "an odd word": ("normalise", "walking,1", r"expected running\[,TAU_S\[,FLOOR\]\] or MEAN,STD"),
 }
 
 
@@ -346,6 +366,13 @@ BAD = {
 def test_a_step_that_cannot_be_gets_a_sentence(option, text, word):
     with pytest.raises(UsageError, match=word):
         parse([(option, text)], 250.0)
+
+
+def test_refusals_name_the_form_that_the_help_names():
+    for option, metavar, _ in PROCESSING:
+        if metavar and option in FORMS:
+            assert all(form in FORMS[option] for form in metavar.split("|"))
+    assert {option for option, *_ in PROCESSING} - set(FORMS) == {"fir", "after"}
 
 
 UNSTABLE = [("highpass", 0.01, 2, 1000), ("highpass", 0.02, 8, 2000), ("highpass", 0.05, 2, 2000)]

@@ -100,6 +100,39 @@ def test_a_recording_is_what_it_is_measured_on(tmp_path, capsys):
     assert found["seconds"] == pytest.approx(30, abs=0.1)
 
 
+def two_leads(path, seconds=10, rate_hz=100):
+    x = np.random.default_rng(1).normal(size=(round(seconds * rate_hz), 2))
+    path.write_text("time,II,V5\n" + "".join(f"{k / rate_hz:.2f},{a:.5f},{b:.5f}\n" for k, (a, b) in enumerate(x)))
+    return path
+
+
+def one_lead(path, column, whole):
+    rows = [line.split(",") for line in whole.read_text().splitlines()]
+    path.write_text("".join(f"{row[0]},{row[column]}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(("lead", "column"), [("V5", 2), ("MLII,v5,first", 2), ("MLII,first", 1)])
+def test_a_lead_is_chosen_as_replay_chooses_it(lead, column, tmp_path, capsys):
+    save(graphs.fifo(), tmp_path / "m.onnx")
+    both = two_leads(tmp_path / "both.csv")
+    alone = [one_lead(tmp_path / f"{k}.csv", k, both) for k in (1, 2)]
+    found = measured(capsys, tmp_path / "m.onnx", "--on", both, "--lead", lead)["forgetting"]
+    first, second = (measured(capsys, tmp_path / "m.onnx", "--on", path)["forgetting"] for path in alone)
+    assert first != second
+    assert found == (first, second)[column - 1]
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "--lead"), (["--lead", "MLII,V1"], "it has II, V5")])
+def test_a_recording_without_the_lead_is_refused_with_what_there_is(words, said, tmp_path, capsys):
+    save(graphs.fifo(), tmp_path / "m.onnx")
+    both = two_leads(tmp_path / "both.csv")
+    assert main(["inspect", str(tmp_path / "m.onnx"), "--memory", "--on", str(both), *words]) == 3
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
 def test_the_same_model_gives_the_same_figures(tmp_path, capsys):
     model = gated("gru", np.zeros(3), tmp_path)
     assert measured(capsys, model) == measured(capsys, model)
@@ -120,6 +153,8 @@ def test_a_plot_is_drawn(tmp_path, capsys):
     [
         (["--plot", "m.png"], 2, "add --memory"),
         (["--on", "a.csv"], 2, "add --memory"),
+        (["--lead", "II"], 2, "add --memory"),
+        (["--memory", "--lead", "II"], 2, "add --on RECORD"),
         (["--memory", "--plot", "m.pdf"], 2, "written as .png"),
         (["--memory", "--plot", "no/such/folder/m.png"], 2, "no folder"),
         (["--memory", "--on", "nothing.csv"], 3, "nothing.csv"),
@@ -157,7 +192,7 @@ def test_gates_that_open_to_the_end_have_a_time_constant_that_is_a_number():
 def test_the_options_stand_in_the_help():
     parser = argparse.ArgumentParser()
     inspect.add_arguments(parser)
-    assert {"--memory", "--on", "--plot"} <= {o for a in parser._actions for o in a.option_strings}
+    assert {"--memory", "--on", "--lead", "--plot"} <= {o for a in parser._actions for o in a.option_strings}
 
 
 def test_a_model_without_a_state_has_no_memory(tmp_path):
@@ -175,3 +210,36 @@ def test_a_model_without_a_state_has_no_memory(tmp_path):
 def test_a_plot_needs_a_png():
     with pytest.raises(UsageError, match="written as"):
         memory.plot({}, "a.svg", "m")
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_a_file_whose_gates_are_outputs_already_is_looked_at_like_any_other(op, tmp_path, capsys):
+    onnx.save(_whole(op), tmp_path / "whole.onnx")
+    command = ["export", str(tmp_path / "whole.onnx"), "-o", str(tmp_path / "m.onnx"), "--rate", "100", "--leads", "a"]
+    assert main([*command, "--tap", "gates"]) == 0
+    capsys.readouterr()
+    (layer,) = measured(capsys, tmp_path / "m.onnx")["units"]
+    assert layer["op"] == op.upper()
+
+
+def _whole(op):
+    """A layer over a whole sequence, (time, batch, 1)."""
+    gates, rng = {"lstm": 4, "gru": 3}[op], np.random.default_rng(1)
+    sizes = {"w": (1, gates * HIDDEN, 1), "r": (1, gates * HIDDEN, HIDDEN), "b": (1, 2 * gates * HIDDEN)}
+    tensors = [onnx.numpy_helper.from_array(rng.normal(0, 0.4, n).astype(np.float32), k) for k, n in sizes.items()]
+    axis = onnx.numpy_helper.from_array(np.array([1]), "axis")
+    nodes = [onnx.helper.make_node(op.upper(), ["x", "w", "r", "b"], ["all"], hidden_size=HIDDEN),
+             onnx.helper.make_node("Squeeze", ["all", "axis"], ["y"])]  # fmt: skip
+    ends = [onnx.helper.make_tensor_value_info("x", 1, ["time", "batch", 1]),
+            onnx.helper.make_tensor_value_info("y", 1, ["time", "batch", HIDDEN])]  # fmt: skip
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [*tensors, axis])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_signal_of_which_nothing_can_be_forgotten_is_refused(tmp_path, capsys):
+    (tmp_path / "flat.csv").write_text("time,ch0\n" + "".join(f"{k / 100:.2f},0\n" for k in range(2500)))
+    assert (
+        main(["inspect", str(gated("lstm", np.zeros(3), tmp_path)), "--memory", "--on", str(tmp_path / "flat.csv")])
+        == 2
+    )
+    assert "the same in all its pieces" in capsys.readouterr().err
