@@ -13,7 +13,7 @@ demo: $(VENV)/.demo   ## stream five real minutes of ECG through the daemon, a b
 	$(BIN)/holdover demo
 
 test: $(VENV)/.dev    ## the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-arm64: $(VENV)/.dev ## quantized models on emulated 64-bit ARM (needs root, mmdebstrap, qemu-user-static)
 	PYTHONPATH=. $(BIN)/python tests/arm64/run.py --json benchmarks/results/arm64.json
