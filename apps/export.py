@@ -48,7 +48,7 @@ PROCESSING = (
     ("notch", "HZ[,Q]", "as against mains (default Q: 30)"),
     ("fir", "FILE", "taps, the first for the newest sample: .npy, or text"),
     ("normalise", "running[,TAU_S[,FLOOR]]|MEAN,STD",
-        "less a mean, over a deviation: of the past, fading with TAU_S (default: 10), never below FLOOR (default: "
+        "less a mean, over a deviation: of the past, fading with TAU_S (default: 10), plus FLOOR (default: "
         "0.01); or fixed, as --normalise=-0.2,1.5"),
     ("after", "OUTPUT", "steps that follow stand behind this output"),
 )  # fmt: skip
@@ -193,7 +193,7 @@ def options_of(args: argparse.Namespace) -> "Options":
         version=args.model_version, labels=labels, meanings=meanings, provenance=provenance,
     )  # fmt: skip
     processing = parse(args.processing, args.rate)
-    signal = test_signal(args.test_input, args.rate, leads, args.unit) if args.test_input else None
+    signal = test_signal(args.test_input, args.rate, leads, args.unit, None) if args.test_input else None
     described = Path(args.test_input).name if args.test_input else "white noise of unit variance"
     return Options(said, args.hop, args.window, args.lookahead, args.time_axis, signal, described,
                    args.tap is not None, processing)  # fmt: skip
@@ -210,16 +210,18 @@ def _pair(text: str) -> tuple[str, str]:
     return name, meaning
 
 
-def test_signal(path: str, rate_hz: float, leads: tuple[str, ...], unit: str) -> "NDArray[np.float32]":
-    """Up to a minute of a recording, (samples, leads), at the model's rate and in its unit."""
+def test_signal(
+    path: str, rate_hz: float, leads: tuple[str, ...], unit: str, lead: str | None
+) -> "NDArray[np.float32]":
+    """Up to a minute of a recording, (samples, leads), at the model's rate, in its unit; `lead` as `Feed` takes it."""
     import numpy as np
 
     from holdover.apps.feed import open_recording
     from holdover.runtime.contract import Contract
     from holdover.runtime.resample import Resampler
 
-    channels = [{"name": lead, "unit": unit} for lead in leads]
-    feed = open_recording(path, Contract.of(_only_signals(rate_hz, channels)))
+    channels = [{"name": name, "unit": unit} for name in leads]
+    feed = open_recording(path, Contract.of(_only_signals(rate_hz, channels)), lead)
     resampler = Resampler(feed.source.rate_hz, rate_hz, len(leads))
     parts, samples = [], 0
     for chunk in feed.chunks():

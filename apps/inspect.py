@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="HZ", help="of the source: adds the resampler's delay")
     parser.add_argument("--memory", action="store_true", help="measure how far back it remembers")
     parser.add_argument("--on", metavar="RECORD", help="measure it on a recording (default: white noise)")
+    parser.add_argument("--lead", help="of RECORD: a name, or several by preference (default: the model's, or the only "
+                        "one)")  # fmt: skip
     parser.add_argument("--plot", metavar="FILE.png", help="draw what --memory measured")
     parser.add_argument("--json", action="store_true", help="one JSON object, the whole contract in it")
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     memory.check(args)
     facts = inspect(args.model, args.rate)
     if args.memory:
-        facts["memory"] = memory.of_file(facts["path"], args.on)
+        facts["memory"] = memory.of_file(facts["path"], args.on, args.lead)
     if args.plot:
         memory.plot(facts["memory"], args.plot, facts["name"])
     if args.json:

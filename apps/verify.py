@@ -70,7 +70,7 @@ def _prove(args: argparse.Namespace) -> "Proof":
     leads = tuple(c.name for c in contract.signal.channels)
     signal, described = None, "white noise of unit variance"
     if args.test_input:
-        signal = test_signal(args.test_input, contract.signal.rate_hz, leads, contract.signal.channels[0].unit)
+        signal = test_signal(args.test_input, contract.signal.rate_hz, leads, contract.signal.channels[0].unit, None)
         described = args.test_input
     if args.against is None:
         return prove(data, itself(data), None, signal, described)
