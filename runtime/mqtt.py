@@ -85,7 +85,8 @@ class Link:
         options.check()
         self.options, self.client_id, self.will = options, client_id, will
         self.session_s, self.manual_ack = session_s, manual_ack
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        # Not a SimpleQueue: a signal that outlasts the timeout of its get makes it wait for ever (Python 3.11).
+        self.events: queue.Queue[Event] = queue.Queue()
         self._stop = threading.Event()
         self._drop: Client | None = None
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
@@ -140,7 +141,7 @@ class Link:
 class _Talk:
     """The callbacks of one connection. They run under paho's own locks: they put on a queue, and nothing else."""
 
-    def __init__(self, events: queue.SimpleQueue[Event]) -> None:
+    def __init__(self, events: queue.Queue[Event]) -> None:
         self.events = events
         self.was_up = False
         self.refused = False

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdover.apps.broker import Broker, start_broker
+from holdover.runtime.errors import BrokerError
 from tests import chaos_proxy
 from tests.brokers import Subscriber, wait_until
 from tests.chaos_proxy import CALM, Proxy
@@ -103,7 +104,7 @@ class Scene:
         self.clock = _made(folder / "clock") / "shift_s"
         self.clock.write_text("0")
         (self.clock.parent / "sitecustomize.py").write_text(CLOCK_OF_ITS_OWN.format(path=str(self.clock)))
-        self.broker: Broker = start_broker(folder=self.store)
+        self.broker: Broker = _broker(self.store)
         self.proxies = {side: Proxy(self.broker.port, seed + i) for i, side in enumerate(("daemon", "subscriber"))}
         self.down: Counter[str] = Counter()
         self.active: dict[str, list[str]] = defaultdict(list)
@@ -244,6 +245,14 @@ class Scene:
                 return db.execute("SELECT stream, payload FROM alert ORDER BY id").fetchall()
             except sqlite3.OperationalError:
                 return []
+
+
+def _broker(store: Path) -> Broker:
+    """One that has its port: another schedule may take the one that was free a moment ago."""
+    for _ in range(3):
+        with suppress(BrokerError):
+            return start_broker(folder=store)
+    return start_broker(folder=store)
 
 
 def _made(folder: Path) -> Path:

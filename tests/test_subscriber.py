@@ -3,9 +3,12 @@
 import json
 import os
 import pty
+import queue
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +27,7 @@ from holdover.apps.subscriber.inbox import Inbox, Letter, default_store
 from holdover.apps.subscriber.inbox_file import open_to_read
 from holdover.apps.subscriber.reception import Reception
 from holdover.runtime.ledger import Ledger
+from holdover.runtime.mqtt import Event, Link
 from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.mqtt import MqttSink
 from tests.brokers import Subscriber, an_alert, drain, fill, mosquitto, publish, publisher, wait_until
@@ -335,3 +339,17 @@ def test_alerts_are_kept_in_the_state_folder(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_STATE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_store() == tmp_path / "home" / ".local" / "state" / "holdover" / "alerts.db"
+
+
+def test_a_signal_that_outlasts_the_wait_for_events_does_not_hold_it_up() -> None:
+    link = Link(MqttOptions(), "test")
+    before = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.1))
+    try:
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        rescue = threading.Timer(5, link.events.put, (Event("down", None),))  # type: ignore[arg-type]
+        rescue.start()
+        with pytest.raises(queue.Empty):
+            link.events.get(timeout=0.05)
+        rescue.cancel()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
