@@ -26,6 +26,12 @@ COMMANDS = {
     "demo": ("holdover.apps.demo", "five real minutes of ECG through daemon, broker, subscriber"),
 }
 
+WITHOUT_MODELS = ("doctor", "config", "status", "alerts")
+NEEDS_64_BIT = (
+    "holdover: this Python is a 32-bit one, for which there is no onnxruntime; install a 64-bit system (on a Raspberry "
+    "Pi: the 64-bit image), then holdover again. 'holdover doctor' tells more."
+)
+
 MIN_WIDTH, USUAL_WIDTH = 40, 80
 
 EXITS = """\
@@ -42,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in COMMANDS:
         return _top(argv)
+    if sys.maxsize < 2**32 and argv[0] not in WITHOUT_MODELS:
+        print(NEEDS_64_BIT, file=sys.stderr)
+        return 2
     module = importlib.import_module(COMMANDS[argv[0]][0])
     parser = argparse.ArgumentParser(
         prog=f"holdover {argv[0]}",

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from holdover.apps.model.options import ModelsOptions
+from holdover.devices.boards.board import defaults
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.errors import ConfigError, SourceError
 from holdover.runtime.mqtt_options import MqttOptions, check_name
@@ -46,7 +47,8 @@ class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Bounds of that file, and of what waits in it for the broker. Beyond them updates are given up first, then low
         alarms, then medium ones, oldest first; the start and the end of a high alarm never. What was given up is told.
     checkpoint_s
-        Seconds between checkpoints where nothing is to be said; an alert brings its own.
+        Seconds between checkpoints where nothing is to be said; an alert brings its own. Where nothing is said: what
+        suits the board (`holdover doctor` tells), 30 on a PC, 60 or 120 where an SD card wears.
     journal_mb
         Bound of the ring of raw samples, for each live stream.
     """
@@ -55,7 +57,9 @@ class LedgerOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_mb: Annotated[float, Meta(ge=1, le=1e6)] = 256
     max_rows: Annotated[int, Meta(ge=10, le=10**8)] = 100_000
     max_age_h: Annotated[float, Meta(gt=0, le=1e6)] = 168
-    checkpoint_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
+    checkpoint_s: Annotated[float, Meta(ge=0.1, le=3600)] = msgspec.field(
+        default_factory=lambda: defaults().checkpoint_s
+    )
     journal_mb: Annotated[float, Meta(ge=1, le=1e6)] = 64
 
 

@@ -6,11 +6,13 @@ import platform
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from holdover.devices.boards.host import available_mb, cpu_flags, file_system, kernel_clock
+from holdover.devices.boards import advice
+from holdover.devices.boards.finding import Finding, Grade
+from holdover.devices.boards.host import file_system
 
 WIDTH = 80
 INDENT = 17
@@ -28,29 +30,6 @@ CHILD_S = 20.0
 COMMITS = 7
 MIB = 1 << 20
 CHILD = "import json; from holdover.apps.step_cost import measure_step; print(json.dumps(measure_step()))"
-X86_SLOW: Mapping[tuple[str, ...], str] = {
-    ("avx2",): "float32 and int8 arithmetic falls back to older, narrower instructions",
-    ("avx512_vnni", "avx_vnni"): "int8 models are slower than they could be; the shipped one is float32",
-}
-ARM_SLOW: Mapping[tuple[str, ...], str] = {
-    ("asimddp",): "int8 models have no dot product and are slower; the shipped one is float32",
-    ("i8mm",): "int8 models do without the matrix instructions; the shipped one is float32",
-}
-NAMED = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
-
-Grade = Literal["ok", "note", "bad"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: what was found, why it matters, and what mends it."""
-
-    grade: Grade
-    check: str
-    what: str
-    why: str = ""
-    mend: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,26 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(setup: Setup) -> Iterator[Finding]:
     """Every check in turn, within a few seconds; each leaves the machine as it was."""
-    yield python_itself(sys.version_info[:3], sys.maxsize > 2**32)
+    yield from advice.examine(nearest(setup.folder))
     yield runtime_library(_version("onnxruntime"), platform.machine())
-    yield cpu(cpu_flags(), platform.machine())
-    yield load(len(os.sched_getaffinity(0)), os.getloadavg()[0])
     model, memory_bytes = shipped_model()
     yield model
-    yield memory(available_mb())
     yield from disk(setup.folder, memory_bytes, setup.checkpoint_s, setup.rates_hz)
-    yield clock(kernel_clock())
     yield broker(setup)
     yield from (extra(name, modules) for name, modules in EXTRAS.items())
-
-
-def python_itself(version: tuple[int, ...], is_64_bit: bool) -> Finding:
-    """The interpreter."""
-    what = f"{'.'.join(map(str, version))}, {64 if is_64_bit else 32}-bit"
-    if version >= (3, 11) and is_64_bit:
-        return Finding("ok", "python", what)
-    why = "holdover needs Python 3.11 or later, and onnxruntime has no wheels for 32-bit systems"
-    return Finding("bad", "python", what, why, "install a 64-bit system with Python 3.11 or later")
 
 
 def runtime_library(version: str | None, machine: str) -> Finding:
@@ -138,31 +104,6 @@ def runtime_library(version: str | None, machine: str) -> Finding:
     if number < ONNXRUNTIME:
         return Finding("bad", "onnxruntime", version, "versions before 1.30 crash on crafted models", mend)
     return Finding("ok", "onnxruntime", version)
-
-
-def cpu(flags: frozenset[str], machine: str) -> Finding:
-    """What the processor can do that arithmetic is written for; flags as in /proc/cpuinfo."""
-    has = ", ".join(name for name in NAMED if name in flags)
-    slow = {"x86_64": X86_SLOW, "AMD64": X86_SLOW, "aarch64": ARM_SLOW}.get(machine)
-    if slow is None or not flags:
-        why = "holdover is written for x86-64 and 64-bit ARM; what is fast here is not known"
-        return Finding("note", "cpu", f"{machine}, features unknown", why, "see the cost of a step below")
-    lacks = {names: why for names, why in slow.items() if not flags.intersection(names)}
-    what = f"{machine}: {has or 'none of the features looked for'}"
-    if not lacks:
-        return Finding("ok", "cpu", what)
-    missing = ", ".join(" or ".join(names) for names in lacks)
-    mend = "nothing to install: see the cost of a step below"
-    return Finding("note", "cpu", f"{what}; without {missing}", "; ".join(lacks.values()), mend)
-
-
-def load(cores: int, load_1min: float) -> Finding:
-    """How many cores this process may use, and how busy they are."""
-    what = f"{cores} for this process, load {load_1min:.2f} over the last minute"
-    if load_1min <= cores:
-        return Finding("ok", "cores", what, values={"cores": cores, "load_1min": load_1min})
-    why = "steps wait for their turn, and alerts come late"
-    return Finding("note", "cores", what, why, "see with top what runs", {"cores": cores, "load_1min": load_1min})
 
 
 def shipped_model() -> tuple[Finding, int]:
@@ -199,15 +140,9 @@ def step_cost(measured: Mapping[str, Any]) -> Finding:
     return Finding(grade, "model", what, "one stream takes much of a core, or more", "use a faster machine", values)
 
 
-def memory(available_mb: float | None) -> Finding:
-    """RAM that a new process could have, MiB."""
-    if available_mb is None:
-        return Finding("note", "memory", "cannot be read", "too little of it ends the daemon", "see with free -m")
-    what, values = f"{available_mb:,.0f} MB available", {"available_mb": round(available_mb)}
-    if available_mb >= 256:
-        return Finding("ok", "memory", what, values=values)
-    grade: Grade = "note" if available_mb >= 96 else "bad"
-    return Finding(grade, "memory", what, "the system ends processes when none is left", "stop what else runs", values)
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
 
 
 def disk(
@@ -217,7 +152,7 @@ def disk(
     import shutil
     import tempfile
 
-    place = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    place = nearest(folder)
     free_mb = shutil.disk_usage(place).free / MIB
     what, values = f"{free_mb:,.0f} MB free in {place}", {"free_mb": round(free_mb), "folder": str(place)}
     why, mend = "the ledger may take 256 MB and each journal 64 MB; when full, nothing new is stored", "make room there"
@@ -305,16 +240,6 @@ def _journal_mb(rate_hz: float) -> float:
     from holdover.runtime.journal_record import HEAD
 
     return (4 * rate_hz + 2 * HEAD.size) * DAY_S / 1e6
-
-
-def clock(is_synchronised: bool | None) -> Finding:
-    """Whether the system's clock follows a reference."""
-    why = "times in alerts may be wrong; detection itself runs on the sample clock"
-    mend = "timedatectl set-ntp true, or see chronyc tracking"
-    if is_synchronised:
-        return Finding("ok", "clock", "synchronised")
-    what = "cannot tell whether it is synchronised" if is_synchronised is None else "not synchronised"
-    return Finding("note", "clock", what, why, mend)
 
 
 def broker(setup: Setup) -> Finding:

@@ -19,6 +19,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from holdover.devices.boards.board import defaults
 from holdover.runtime.errors import HoldoverError, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gates", nargs="?", const="keep", choices=("keep", "all"),
         help="draw under the signal what each unit keeps, or all gates and the cell (default: keep)",
     )  # fmt: skip
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=1, help="processes; 0: what this board bears (default: %(default)s)"
+    )
     parser.add_argument("--allow-truncated", action="store_true", help="play what is there of a cut-off record")
     parser.add_argument("--json", action="store_true", help="alert bodies, or the score, as JSON on standard output")
     parser.add_argument("--score", action="store_true", help="score what is written against the records' annotations")
@@ -95,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from holdover.apps.replay_score import tell_scores
 
     _check(args)
+    args.jobs = args.jobs or defaults().threads or len(os.sched_getaffinity(0))
     paths = _paths(args.records, args.output)
     out = _folder(args.output)
     began = time.monotonic()
@@ -127,8 +131,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--score needs a folder for what is scored: add -o OUT")
     if (args.ref or args.report) and not args.score:
         raise UsageError("--ref and --report are of the score: add --score")
-    if args.jobs < 1 or (args.speed is not None and not 0 < args.speed < math.inf):
-        raise UsageError("--jobs is at least 1, and --speed above 0")
+    if args.jobs < 0 or (args.speed is not None and not 0 < args.speed < math.inf):
+        raise UsageError("--jobs is at least 1, or 0 for what this board bears, and --speed above 0")
     if args.stream is not None:
         check_name("--stream", args.stream)
 
