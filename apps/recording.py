@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.apps.doubts import Doubts
 from holdover.apps.feed import Feed, open_recording
 from holdover.evaluate.event import Maker, alarm_note, maker_note
 from holdover.evaluate.marks import rate_marks, rhythm_marks
@@ -28,7 +29,7 @@ class Result:
     """What a recording came to, on its own sample clock.
 
     `first` and `last` are the places of the first sample that was played and the one after the last; the delays are
-    those of the `Watch`.
+    those of the `Watch`; `doubts` are sentences on what the recording cannot well be.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Result:
     delay_s: float
     silence_s: float
     model: ModelId
+    doubts: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -73,12 +75,14 @@ def play(
         model=model_id(engine),
     )
     watch = Watch(engine, scene, limits)
+    doubts = Doubts(scene.lead, scene.rate_hz)
     annotations: list[Annotation] = []
     alerts: list[Alert] = []
     first, last = None, 0
     for chunk in feed.chunks(speed):
         if first is None:
             first = last = chunk.at
+        doubts.push(chunk.at, chunk.x)
         step = watch.push(chunk)
         annotations += step.annotations
         alerts += step.alerts
@@ -86,9 +90,11 @@ def play(
         last = max(last, chunk.end)
     step = watch.finish()
     feed.source.close()
+    annotations += step.annotations
     return Result(
-        path, scene.stream, scene.lead, scene.rate_hz, first or 0, last, annotations + step.annotations,
-        alerts + step.alerts, watch.delay_s, watch.silence_delay_s, scene.model,
+        path, scene.stream, scene.lead, scene.rate_hz, first or 0, last, annotations, alerts + step.alerts,
+        watch.delay_s, watch.silence_delay_s, scene.model,
+        tuple(doubts.said(annotations)) if feed.units[0] == "mV" else (),
     )  # fmt: skip
 
 

@@ -374,6 +374,8 @@ def _report(args: argparse.Namespace, results: "list[Result]", out: Path | None,
         shown = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in starts.most_common()) or "no alarms"
         classes = " ".join(f"{symbol} {n}" for symbol, n in sorted(beats.items()))
         _say(f"{result.stream} ({result.lead}): {beats.total()} beats ({classes}); {shown}")
+        for doubt in result.doubts:
+            _say(f"{result.stream}: {doubt}")
     if results:
         rate = seconds / took_s
         where = f"; written to {out}" if out else ""
