@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.apps.device.look import short
 from holdover.runtime.annotation import Annotation
 
 LOOK_S = 60.0
@@ -64,7 +65,7 @@ class Doubts:
         if size > most or 0 < size < least:
             like = "microvolts or counts" if size > most else "volts, or no electrode is on"
             return [
-                f"{self._lead} is {size:.3g} mV peak to peak, which no ECG is: are its numbers {like}? State the unit"
+                f"{self._lead} is {short(size)} mV peak to peak, as no ECG is: are its numbers {like}? State the unit"
             ]
         normal = [a.at - (self._first or 0) for a in annotations if a.symbol == "N"]
         down = _down(x.astype(np.float64), normal, self._rate_hz)
