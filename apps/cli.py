@@ -21,6 +21,7 @@ COMMANDS = {
     "quantize": ("holdover.apps.quantize", "a model made smaller that still decides the same"),
     "inspect": ("holdover.apps.inspect", "what a model promises: contract, memory, delay, cost"),
     "models": ("holdover.apps.models", "install models from others, judged first; roll them back"),
+    "devices": ("holdover.apps.devices", "what is plugged in; look at, record or simulate a signal"),
     "config": ("holdover.apps.config", "check a configuration, or print its schema"),
     "doctor": ("holdover.apps.doctor", "what of this machine is fit, and what would be slow"),
     "demo": ("holdover.apps.demo", "five real minutes of ECG through daemon, broker, subscriber"),

@@ -11,7 +11,7 @@ import numpy as np
 from holdover.devices.sources import kind_of, open_source
 from holdover.devices.sources.units import factor
 from holdover.runtime.chunk import Chunk, Source
-from holdover.runtime.contract import Contract
+from holdover.runtime.contract import ANY_UNIT, Contract
 from holdover.runtime.errors import SourceError
 
 LIVE_BLOCK_S = 0.2
@@ -42,10 +42,11 @@ class Feed:
         self.leads = tuple(source.channels[i] for i in self._columns)
         pairs = [(source.units[i], c.unit) for i, c in zip(self._columns, wanted, strict=True)]
         self._factor = np.array(
-            [factor(have, want, lead) for (have, want), lead in zip(pairs, self.leads, strict=True)], np.float32
-        )
+            [1.0 if want == ANY_UNIT else factor(have, want, lead) for (have, want), lead in
+             zip(pairs, self.leads, strict=True)], np.float32
+        )  # fmt: skip
         self._plain = len(source.channels) == len(wanted) and bool((self._factor == 1).all())
-        self.units = tuple(c.unit for c in wanted)
+        self.units = tuple(have if want == ANY_UNIT else want for have, want in pairs)
 
     def fit(self, chunk: Chunk) -> Chunk:
         """The chunk in the model's channels and unit."""
@@ -74,13 +75,9 @@ def open_feed(options: Mapping[str, Any], contract: Contract, lead: str | None =
         It cannot be opened, has no such lead, or none whose unit can be the model's.
     """
     options = dict(options)
-    kind = options.pop("kind")
     if paced and "path" in options:
         options.setdefault("block_s", LIVE_BLOCK_S)
-    try:
-        source = open_source(kind, options)
-    except (TypeError, AttributeError) as error:  # an option of another type than the source expects
-        raise SourceError(f"source {kind!r}: an option has a value of the wrong type ({error})") from error
+    source = open_table(options)
     try:
         feed = Feed(source, contract, lead)
     except SourceError:
@@ -88,8 +85,18 @@ def open_feed(options: Mapping[str, Any], contract: Contract, lead: str | None =
         raise
     if "path" in options and len(source.channels) > 1 and len(feed.leads) == 1:
         source.close()
-        return Feed(open_source(kind, {**options, "lead": feed.leads[0]}), contract, feed.leads[0])
+        return Feed(open_table({**options, "lead": feed.leads[0]}), contract, feed.leads[0])
     return feed
+
+
+def open_table(options: Mapping[str, Any]) -> Source:
+    """Open a source by its table, `kind` among the options; `SourceError` if it cannot be."""
+    options = dict(options)
+    kind = options.pop("kind")
+    try:
+        return open_source(kind, options)
+    except (TypeError, AttributeError) as error:  # an option of another type than the source expects
+        raise SourceError(f"source {kind!r}: an option has a value of the wrong type ({error})") from error
 
 
 def open_recording(path: str | Path, contract: Contract, lead: str | None = None, **options: Any) -> Feed:

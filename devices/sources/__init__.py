@@ -1,9 +1,11 @@
 """Where samples come from: one file for each kind, found by entry point, so that others can bring their own."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdover.runtime.chunk import Source
 from holdover.runtime.errors import SourceError
@@ -14,6 +16,13 @@ SUFFIXES = {
     ".npz": "npz", ".npy": "npz", ".edf": "edf",
 }  # fmt: skip
 """The kind of a file by its extension."""
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "wfdb": ("replay", ("wfdb",)), "edf": ("replay", ("edfio",)),
+    "serial": ("serial", ("serial",)), "polar": ("polar", ("bleak",)),
+    "ads1115": ("board", ("smbus2",)), "ads1292r": ("board", ("spidev",)), "max30003": ("board", ("spidev",)),
+    "lsl": ("lsl", ("mne_lsl",)), "brainflow": ("brainflow", ("brainflow",)),
+}  # fmt: skip
+"""By kind: the extra of holdover that brings what it needs beyond the runtime, and the modules that are needed."""
 
 
 def kinds() -> list[str]:
@@ -42,6 +51,36 @@ def open_source(kind: str, options: Mapping[str, Any]) -> Source:
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
     """Hold options against what a kind of source takes, without opening it; raises `SourceError` as `open_source`."""
     _check_options(kind, _load(_entry(kind)), options)
+
+
+class Found(NamedTuple):
+    """A device that is plugged in, or what it could be reached by: in words, and as options of its kind."""
+
+    what: str
+    options: dict[str, Any]
+
+
+def find(kind: str) -> list[Found]:
+    """What is there of a kind: what the function `find` beside the kind's own gives, if there is one.
+
+    A source of another package brings such a function in the module that its entry point names.
+    """
+    module = import_module(_entry(kind).module)
+    finder: Callable[[], list[Found]] | None = getattr(module, "find", None)
+    return finder() if finder else []
+
+
+def needs(kind: str) -> str:
+    """What is missing to use a kind, and what to do, in words; "" if nothing is."""
+    extra, modules = NEEDS.get(kind, ("", ()))
+    missing = [name for name in modules if find_spec(name) is None]
+    return f"needs {', '.join(missing)}: pip install 'holdover[{extra}]'" if missing else ""
+
+
+def package(kind: str) -> str:
+    """The name of the package that brings a kind."""
+    dist = _entry(kind).dist
+    return dist.name if dist else "unknown"
 
 
 def open_file(path: str | Path, **options: Any) -> Source:
@@ -124,5 +163,5 @@ def _check_options(kind: str, factory: Callable[..., Source], options: Mapping[s
 
 
 def _missing(kind: str, error: ImportError) -> SourceError:
-    needs = error.name or str(error)
-    return SourceError(f"source {kind!r} needs {needs}, which is not installed: install holdover[replay]")
+    missing = needs(kind) or f"needs {error.name or error}, which is not installed"
+    return SourceError(f"source {kind!r} {missing}")

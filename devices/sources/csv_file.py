@@ -35,6 +35,7 @@ def open(
     start: float | str | None = None,
     stop: float | str | None = None,
     block_s: float = 10.0,
+    follow: bool = False,
 ) -> Source:
     """Open a text file of samples; what is not given is read off its first rows.
 
@@ -52,6 +53,9 @@ def open(
         Name of the column of time; one called "time", "timestamp" or "t" is found by itself. Seconds
         (milli- or microseconds if the name ends so, as in "time_ms" or "time_us"), or ISO 8601 (UTC where no zone is
         given). Rows that come late, twice or after a hole get the places that their stamps say.
+    follow
+        Read the rows that are written from now on, without an end, as from a device. The file may be emptied or
+        replaced meanwhile.
     separator
         Between cells: ",", ";", a tab, or a space.
 
@@ -68,8 +72,10 @@ def open(
     if first is None:
         raise SourceError(f"{path}, row {layout.first_row}: only blank rows from there on; expected samples")
     if rate_hz is None and first.t is None:
-        raise SourceError(f"{path} has no column of time and so does not say its rate; give rate_hz")
+        raise SourceError(f"{path} has no column of time and so does not say its rate; give rate_hz (replay: --rate)")
     rate = checked_rate(_rate_of(stamps(path, layout), path) if rate_hz is None else rate_hz, str(path))
+    if follow:
+        return _following(path, layout, which, rate, unit, start, stop)
     length, onward = (layout.rows, True) if first.t is None else _extent(stamps(path, layout), rate)
     begin, end = bounds(start, stop, rate, length, str(path))
     return CsvFile(
@@ -87,6 +93,16 @@ def open(
         onward=onward,
         stop=end if stop is not None else None,
     )
+
+
+def _following(
+    path: Path, layout: Layout, which: list[int], rate_hz: float, unit: str, start: object, stop: object
+) -> Source:
+    from holdover.devices.sources.follow import follow
+
+    if start is not None or stop is not None:
+        raise SourceError(f"{path}: a file that is followed is read from now on; leave start and stop out")
+    return follow(path, layout, which, rate_hz, unit)
 
 
 @dataclass(slots=True)
@@ -169,7 +185,7 @@ def _rate_of(blocks: Iterable[NDArray[np.float64]], path: Path) -> float:
             steps = steps[steps < longest]
             count, seconds = count + len(steps), seconds + float(np.sum(steps))
     if not count:
-        raise SourceError(f"{path}: its stamps do not advance, so they do not tell the rate; give rate_hz")
+        raise SourceError(f"{path}: its stamps do not advance and do not tell the rate; give rate_hz (replay: --rate)")
     return _plain_rate(count, seconds)
 
 

@@ -1,29 +1,53 @@
-"""Where live bytes come from: standard input, a server that we call, a sender that calls us."""
+"""Where live bytes come from: standard input, a server that we call, a sender that calls us, datagrams."""
 
-import logging
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
+from holdover.devices.sources.device import WAIT_S, LinkLost, log
+from holdover.devices.sources.recording import checked_number
 from holdover.runtime.errors import SourceError
 
 PIECE = 65536
-WAIT_S = 0.2
 CALL_S = 5.0
-BACKOFF_S = (0.2, 5.0)
+MAX_PORT = 65535
 
-_log = logging.getLogger("holdover.source")
+
+class InputEnded(Exception):
+    """The input has ended, as a file or a pipe does; nothing more will come."""
 
 
 class Feed(Protocol):
-    """A line of bytes that may be lost and found again."""
+    """A line of bytes.
 
-    def pieces(self, stop: Event) -> Iterator[bytes | None]:
-        """Yield bytes as they come, None where the line was lost; ends with the input, or soon after `stop`."""
+    Attributes
+    ----------
+    silence_s
+        A line on which nothing comes for so long is half open, and is given up; None where that tells nothing.
+    torn
+        Whether one may come upon it in the middle of a line of text or a frame.
+    whole
+        Whether each piece is whole: no line or frame begins in one and ends in the next.
+    """
+
+    silence_s: float | None
+    torn: bool
+    whole: bool
+
+    def pieces(self, stop: Event) -> Generator[bytes, None, None]:
+        """Connect, and yield bytes as they come, none where nothing did for `WAIT_S`, until `stop` is set.
+
+        Raises
+        ------
+        LinkLost
+            The line is not there, or was lost.
+        InputEnded
+            It has an end, and that has come.
+        """
         ...
 
     def close(self) -> None:
@@ -34,19 +58,23 @@ class Feed(Protocol):
 class Descriptor:
     """The bytes of an open file, pipe or terminal, until its end."""
 
+    silence_s: float | None = None
+    torn, whole = False, False
+
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def pieces(self, stop: Event) -> Iterator[bytes | None]:
+    def pieces(self, stop: Event) -> Generator[bytes, None, None]:
         """Yield what comes."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         while not stop.is_set():
             if not poll.poll(WAIT_S * 1000):
+                yield b""
                 continue
             piece = self._read()
             if not piece:
-                return
+                raise InputEnded
             yield piece
 
     def close(self) -> None:
@@ -60,43 +88,27 @@ class Descriptor:
 
 
 class Caller:
-    """The bytes that a server sends; it is called again, for as long as it takes, whenever the line is lost."""
+    """The bytes that a server sends."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
-        self._wait = BACKOFF_S[0]
-        self._told = False
+    torn, whole = False, False
 
-    def pieces(self, stop: Event) -> Iterator[bytes | None]:
-        """Yield what comes, None after each line."""
-        while not stop.is_set():
-            try:
-                line = socket.create_connection((self.host, self.port), CALL_S)
-            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
-                self._tell(str(error))
-            else:
-                yield from self._hear(line, stop)
-                yield None
-            stop.wait(self._wait)
-            self._wait = min(2 * self._wait, BACKOFF_S[1])
+    def __init__(self, host: str, port: int, silence_s: float) -> None:
+        self.host, self.port = host, port
+        self.silence_s: float | None = silence_s
+
+    def pieces(self, stop: Event) -> Generator[bytes, None, None]:
+        """Call, and yield what comes."""
+        where = f"{self.host}:{self.port}"
+        try:
+            line = socket.create_connection((self.host, self.port), CALL_S)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+            raise LinkLost(f"{where}: {error}") from None
+        with line:
+            yield from _received(line, stop)
+        raise LinkLost(f"{where}: the line was lost")
 
     def close(self) -> None:
         """Do nothing: each line is closed where it is read."""
-
-    def _hear(self, line: socket.socket, stop: Event) -> Iterator[bytes]:
-        with line:
-            for piece in _received(line, stop):
-                self._wait, self._told = BACKOFF_S[0], False
-                yield piece
-        if not stop.is_set():
-            self._tell("the line was lost")
-
-    def _tell(self, what: str) -> None:
-        """Log an outage once, until something comes again."""
-        if not self._told:
-            _log.warning("tcp %s:%d: %s; calling again until it answers", self.host, self.port, what)
-        self._told = True
 
 
 class Listener:
@@ -108,45 +120,95 @@ class Listener:
         If the port cannot be had.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    torn, whole = False, False
+
+    def __init__(self, host: str, port: int, silence_s: float) -> None:
+        self.silence_s: float | None = silence_s
         try:
             self._server = socket.create_server((host, port))
         except (OSError, UnicodeError) as error:
-            raise SourceError(
-                f"tcp: cannot listen on {host}:{port} ({error}); choose another host or port, or stop what uses it"
-            ) from None
+            raise _taken("tcp", host, port, error) from None
         self._server.settimeout(WAIT_S)
         self.port: int = self._server.getsockname()[1]
 
-    def pieces(self, stop: Event) -> Iterator[bytes | None]:
-        """Yield what comes, None after each sender."""
-        told = False
+    def pieces(self, stop: Event) -> Generator[bytes, None, None]:
+        """Wait for a call, and yield what comes."""
         while not stop.is_set():
             try:
                 line, peer = self._server.accept()
             except TimeoutError:
+                yield b""
                 continue
             except OSError as error:
-                if stop.is_set() or self._server.fileno() < 0:  # closed meanwhile
+                if self._server.fileno() < 0:  # closed meanwhile
                     return
-                if not told:
-                    _log.warning("tcp port %d: no call can be taken (%s); trying again", self.port, error)
-                told = True
-                stop.wait(WAIT_S)
-                continue
-            told = False
-            _log.info("tcp port %d: %s calls", self.port, peer[0])
+                raise LinkLost(f"port {self.port}: no call can be taken ({error})") from None
+            log.info("tcp port %d: %s calls", self.port, peer[0])
             with line:
                 yield from _received(line, stop)
-            _log.warning("tcp port %d: %s is gone; waiting for the next call", self.port, peer[0])
-            yield None
+            raise LinkLost(f"port {self.port}: {peer[0]} is gone")
 
     def close(self) -> None:
         """Give the port back."""
         self._server.close()
 
 
-def _received(line: socket.socket, stop: Event) -> Iterator[bytes]:
+class Datagrams:
+    """The datagrams that come to a port.
+
+    Raises
+    ------
+    SourceError
+        If the port cannot be had.
+    """
+
+    silence_s: float | None = None
+    torn, whole = False, True
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        try:
+            self._socket.bind((host, port))
+        except (OSError, UnicodeError) as error:
+            self._socket.close()
+            raise _taken("udp", host, port, error) from None
+        self._socket.settimeout(WAIT_S)
+        self.port: int = self._socket.getsockname()[1]
+
+    def pieces(self, stop: Event) -> Generator[bytes, None, None]:
+        """Yield one datagram at a time."""
+        while not stop.is_set():
+            try:
+                piece = self._socket.recv(PIECE)
+            except TimeoutError:
+                piece = b""
+            except OSError as error:
+                if self._socket.fileno() < 0:  # closed meanwhile
+                    return
+                raise LinkLost(f"port {self.port}: {error}") from None
+            yield piece
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+
+def checked_port(port: Any, whose: str, any_free: bool) -> int:
+    """A port's number; SourceError if it cannot be one. `any_free`: 0 stands for any that is free."""
+    number = -1.0 if port is None else checked_number(port, "port", whose)
+    if number != int(number) or not (0 if any_free else 1) <= number <= MAX_PORT:
+        raise SourceError(f"{whose}: port = {port} cannot be; expected 1 to {MAX_PORT}")
+    return int(number)
+
+
+def _taken(whose: str, host: str, port: int, error: Exception) -> SourceError:
+    return SourceError(
+        f"{whose}: cannot listen on {host}:{port} ({error}); choose another host or port, or stop what uses it"
+    )
+
+
+def _received(line: socket.socket, stop: Event) -> Generator[bytes, None, None]:
     with suppress(OSError):  # gone already, which recv tells
         _keep_alive(line)
     line.settimeout(WAIT_S)
@@ -154,6 +216,7 @@ def _received(line: socket.socket, stop: Event) -> Iterator[bytes]:
         try:
             piece = line.recv(PIECE)
         except TimeoutError:
+            yield b""
             continue
         except OSError:  # cut off
             return

@@ -5,11 +5,13 @@ import math
 import re
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdover.devices.sources.cell import number, samples
+from holdover.runtime.errors import SourceError
 
 LEAD_OFF = "!"
 """What a device writes instead of a number while an electrode is off."""
@@ -30,13 +32,21 @@ class Samples:
     t: NDArray[np.float64]
 
 
+class Columns(NamedTuple):
+    """How many numbers a line has, which of them are the channels, and which is the time, None if none is."""
+
+    width: int
+    channels: tuple[int, ...]
+    time: int | None
+
+
 class LineParser:
     """Text as it arrives, in any pieces, to samples.
 
     Attributes
     ----------
-    bad
-        How many lines could not be read.
+    bad, garbage
+        How many lines could not be read, and how many bytes they had.
 
     Examples
     --------
@@ -47,14 +57,31 @@ class LineParser:
     [[0.75, 1.0], [nan, nan]]
     """
 
-    def __init__(self, name: str, channels: int, stamped: bool = False, gain: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        channels: int,
+        stamped: bool = False,
+        gain: float = 1.0,
+        offset: float = 0.0,
+        *,
+        lead_off: str = LEAD_OFF,
+        columns: Columns | None = None,
+    ) -> None:
+        if not isinstance(lead_off, str) or not lead_off or _CELLS.search(lead_off):
+            raise SourceError(f"{name}: lead_off = {lead_off!r} cannot be; expected a word, such as {LEAD_OFF!r}")
         self.name = name
         self.channels = channels
         self.stamped = stamped
         self.gain = gain
         self.offset = offset
-        self.bad = 0
-        self._width = channels + stamped
+        self.lead_off = lead_off
+        self.bad = self.garbage = 0
+        self._looks_like_number = number(lead_off) is not None
+        self._columns = columns or Columns(
+            channels + stamped, tuple(range(stamped, channels + stamped)), 0 if stamped else None
+        )
+        self._width = self._columns.width
         self._half = b""
         self._skipping = False
         self._untold = 0
@@ -72,9 +99,9 @@ class LineParser:
         self._half = b"" if self._skipping else half
         return self._parse([line for line in whole if self._fits(line)])
 
-    def lose(self) -> None:
-        """Forget the half line that waits: its other half is lost."""
-        self._half, self._skipping = b"", False
+    def lose(self, torn: bool = False) -> None:
+        """Forget the half line that waits: its other half is lost. `torn`: the next may be a half one too."""
+        self._half, self._skipping = b"", torn
 
     def finish(self) -> Samples:
         """Parse the last line, which had no end."""
@@ -93,13 +120,14 @@ class LineParser:
             rows = np.array([values for values, _ in read], np.float64)
             off = np.array([mark for _, mark in read], np.bool_)
         rows = rows.reshape(-1, self._width)
-        x = (rows[:, self._width - self.channels :] - self.offset) * self.gain
-        t = rows[:, 0].copy() if self.stamped else np.full(len(rows), np.nan)
+        x = (rows[:, self._columns.channels] - self.offset) * self.gain
+        time = self._columns.time
+        t = np.full(len(rows), np.nan) if time is None else rows[:, time].copy()
         return Samples(samples(x), off, t)
 
     def _plain(self, lines: list[bytes]) -> NDArray[np.float64] | None:
         """The fast way for one number a line; None to look more closely."""
-        if self._width != 1 or any(b"_" in line for line in lines):
+        if self._width != 1 or self._looks_like_number or any(b"_" in line for line in lines):
             return None
         try:
             values = np.fromiter(map(float, lines), np.float64, len(lines))
@@ -111,21 +139,22 @@ class LineParser:
         """The numbers of a line, NaN where there is none, and whether it says that an electrode is off."""
         missing = [math.nan] * self._width
         text = line.decode("ascii", errors="replace").strip()
-        if text in ("", LEAD_OFF):
-            return missing, text == LEAD_OFF
+        if text in ("", self.lead_off):
+            return missing, text == self.lead_off
         cells = _CELLS.split(text)
         if len(cells) == self._width + 1 and not cells[-1]:
             cells.pop()
-        values = [_value(cell) for cell in cells]
+        values = [math.nan if cell == self.lead_off else number(cell) for cell in cells]
         if len(cells) != self._width or None in values:
             self._count(line)
         if len(cells) != self._width:
             return missing, False
-        return [math.nan if value is None else value for value in values], LEAD_OFF in cells
+        return [math.nan if value is None else value for value in values], self.lead_off in cells
 
     def _count(self, line: bytes) -> None:
         """Count a bad line; tell of them once a minute."""
         self.bad += 1
+        self.garbage += len(line) + 1
         self._untold += 1
         if time.monotonic() - self._told < TELL_S:
             return
@@ -133,7 +162,3 @@ class LineParser:
         example = line[:40].decode("ascii", errors="replace")
         _log.warning("%s: %d bad line(s), such as %r; expected %s", self.name, self._untold, example, wanted)
         self._told, self._untold = time.monotonic(), 0
-
-
-def _value(cell: str) -> float | None:
-    return math.nan if cell == LEAD_OFF else number(cell)

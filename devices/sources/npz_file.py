@@ -156,7 +156,7 @@ def _rate(option: float | None, arrays: Mapping[str, NDArray[Any]], path: Path) 
     for value in (option, arrays.get("fs"), arrays.get("rate_hz")):
         if value is not None:
             return _scalar(value)
-    raise SourceError(f"{path} does not say its rate; give rate_hz, or save it as `fs`")
+    raise SourceError(f"{path} does not say its rate; give rate_hz (replay: --rate), or save it as `fs`")
 
 
 def _names(option: Sequence[str] | None, arrays: Mapping[str, NDArray[Any]], n: int, path: Path) -> tuple[str, ...]:
@@ -181,7 +181,10 @@ def _gain(option: float | None, arrays: Mapping[str, NDArray[Any]], dtype: np.dt
     value = arrays.get("gain") if option is None else option
     if value is None and dtype.kind in "iu":
         raise SourceError(f"{path} holds counts ({dtype}); give a gain, the unit for each count, such as gain = 0.005")
-    return None if value is None else checked_number(_scalar(value), "gain", str(path))
+    number = None if value is None else checked_number(_scalar(value), "gain", str(path))
+    if number == 0:
+        raise SourceError(f"{path}: gain = 0 makes every sample 0; give the unit for each count, such as gain = 0.005")
+    return number
 
 
 def _scalar(value: Any) -> Any:

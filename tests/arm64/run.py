@@ -24,6 +24,8 @@ from holdover.quantize.method import Made
 from holdover.quantize.methods.table import METHODS
 from holdover.runtime.engine import initial_state
 from tests.arm64.inside import run
+from tests.processes import RATE_HZ as DEMO_HZ
+from tests.processes import lines_of, signal_mv
 from tests.quantize_nets import FAMILIES, RATE_HZ, calibration, ecg, parent
 
 QEMU = Path("/usr/bin/qemu-aarch64-static")
@@ -34,6 +36,9 @@ HERE = Path(__file__).parent
 SECONDS = 4
 TOLERANCE = 1e-4
 """Of the largest difference from x86, in parts of the output's spread."""
+SAME = "the same bytes as on x86-64"
+WHEELS = ("onnxruntime", "numpy", "msgspec", "paho-mqtt")
+"""What the daemon needs."""
 UNBOUND = "dynamic-int8"
 """Its ranges follow from the call, so that a last bit can move an integer: one reason why none is made unasked."""
 
@@ -55,6 +60,8 @@ def main() -> int:
     cases = list(prepare(folder))
     rows = [row for cpu in CPUS for row in compare(options.root, folder, cases, cpu)]
     show(rows)
+    watched = {cpu: watch(options.root, cpu) for cpu in CPUS}
+    print(f"the demo's recording, from lines to alerts in the ledger: {watched}")
     if options.json:
         stated = {
             "command": "make test-arm64",
@@ -62,11 +69,46 @@ def main() -> int:
             "host": platform.machine(),
         }
         stated |= {name: version(name) for name in ("onnxruntime", "numpy")}
-        options.json.write_text(json.dumps(stated | {"rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps(stated | {"watched": watched, "rows": rows}, indent=1) + "\n")
     wrong = [r for r in rows if r["cuts"] or (r["difference"] > TOLERANCE and r["method"] != UNBOUND)]
     for row in wrong:
         print(f"too far apart: {row}")
-    return 1 if wrong else 0
+    return 1 if wrong or set(watched.values()) != {SAME} else 0
+
+
+def watch(root: Path, cpu: str) -> str:
+    """The demo's recording as lines through source, model, rules and ledger, here and there: the same bytes or not."""
+    shutil.rmtree(root / "package", ignore_errors=True)
+    shutil.copytree(HERE.parent.parent / "src", root / "package", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "watch.py", root / "watch.py")
+    there = [
+        "chroot",
+        str(root),
+        f"/{QEMU.name}",
+        "-cpu",
+        cpu,
+        "-E",
+        "PYTHONPATH=/site:/package",
+        "/usr/bin/python3.11",
+    ]
+    mine = alerts([sys.executable, str(HERE / "watch.py"), str(emptied(root / "here"))])
+    emptied(root / "there")
+    theirs = alerts([*there, "/watch.py", "/there"])
+    return SAME if mine == theirs else f"DIFFERENT: {theirs[-500:].decode(errors='replace')}"
+
+
+def emptied(folder: Path) -> Path:
+    """A folder with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def alerts(command: list[str]) -> bytes:
+    """What `watch.py` prints, or why it failed."""
+    lines = b"".join(lines_of(signal_mv()))
+    done = subprocess.run([*command, f"{DEMO_HZ:g}"], input=lines, capture_output=True, check=False)
+    return done.stderr if done.returncode else done.stdout
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -88,7 +130,7 @@ def make_root(root: Path) -> None:
     packages = "--include=python3.11,libstdc++6,libgcc-s1"
     call(["mmdebstrap", "-q", "--variant=extract", "--architectures=arm64", packages, "bookworm", str(root)])
     shutil.copy(QEMU, root / QEMU.name)
-    wheels = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
+    wheels = [f"{name}=={version(name)}" for name in WHEELS]
     platforms = [word for p in PLATFORMS for word in ("--platform", p)]
     where = ["--target", str(root / "site"), "--python-version", "3.11", "--implementation", "cp", *platforms]
     call([sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:", *where, *wheels])
