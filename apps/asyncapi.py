@@ -6,9 +6,11 @@ import msgspec
 from msgspec import Meta
 
 from holdover import __version__
+from holdover.apps.bulletin import HEALTH_EXPIRY_S, HEALTH_S, STATE_EXPIRY_S
 from holdover.runtime.alert import NOTICE, EndReason, Kind, PhaseName, Priority
+from holdover.runtime.link import Count
 from holdover.runtime.sinks.mqtt import UPDATE_EXPIRY_S
-from holdover.runtime.wire import Ack, Count, DroppedNote, Health, Info, ModelInfo, StreamState
+from holdover.runtime.wire import Ack, DroppedNote, Health, Info, ModelInfo, StreamState
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
@@ -73,12 +75,12 @@ class Channel(msgspec.Struct, frozen=True):
 CHANNELS = {
     "alert": Channel("streams/{stream}/alert", AlertMessage, "a phase of an episode", 1, False),
     "dropped": Channel("streams/{stream}/dropped", DroppedNote, "what was given up, before any later alert", 1, False),
-    "state": Channel("streams/{stream}/state", StreamState, "how the stream stands", 1, True, 3600),
+    "state": Channel("streams/{stream}/state", StreamState, "how the stream stands", 1, True, STATE_EXPIRY_S),
     "streamStatus": Channel("streams/{stream}/status", Literal["online", "offline"],
                             "whether there is a signal that is judged", 1, True),
     "status": Channel("status", Literal["online", "offline"], "whether the node is there; also its will", 1, True),
     "info": Channel("info", Info, "what the node is", 1, True),
-    "health": Channel("health", Health, "how the node is, every 30 s", 0, False, 90),
+    "health": Channel("health", Health, f"how the node is, every {HEALTH_S:g} s", 0, False, HEALTH_EXPIRY_S),
     "ack": Channel("streams/{stream}/ack", Ack, "a subscriber has stored an alert", 1, False),
 }  # fmt: skip
 HEARD = ("ack",)

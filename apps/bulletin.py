@@ -116,6 +116,7 @@ class Bulletin:
             dropped=self._ledger.count_dropped(), lag_s={post.id: post.lag_s for post in self._posts},
             ledger_mb=_megabytes(self._ledger.path), rss_mb=resident_mb(), temperature_c=temperature_c(),
             throttled=throttled(), ledger_set_aside=aside.name if aside else None,
+            links={post.id: post.link for post in self._posts if post.link is not None},
         )  # fmt: skip
 
     def _announce(self) -> None:

@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
     Outlet = Beacon | MetricsServer
 
-from holdover.apps.notify import Pulse, log_to_stderr, notify, watchdog_s
-from holdover.runtime.errors import ConfigError, HoldoverError
+from holdover.apps.log_form import log_to_stderr
+from holdover.apps.notify import Pulse, notify, watchdog_s
+from holdover.runtime.errors import ConfigError, HoldoverError, LedgerError
 
 log = logging.getLogger("holdover.daemon")
 
 EPILOG = """\
-kinds of source: stdin, tcp (text lines: one number, or several, per sample),
-wfdb, csv, npz, edf (files; `speed` times real time).
+kinds of source: serial, tcp, udp, stdin (lines of text, or frames), and those
+that 'holdover devices list' shows; wfdb, csv, npz, edf (files; `speed` times
+real time; csv also while it grows: follow = true).
 
 a configuration:
   [mqtt]
@@ -116,7 +118,9 @@ class Daemon:
         self._asked, self._metrics_port = asked, metrics_port or config.metrics.port
         self._said_trouble = ""
         room = config.ledger
-        self._ledger = Ledger(room.path, room.max_mb, max_rows=room.max_rows, max_age_s=room.max_age_h * 3600)
+        self._ledger = Ledger(
+            room.path, room.max_mb, max_rows=room.max_rows, max_age_s=room.max_age_h * 3600, confirm=config.mqtt.confirm
+        )
         if self._ledger.set_aside:
             log.warning("the ledger was damaged; it was set aside as %s, a new one begins", self._ledger.set_aside)
         self._sink = MqttSink(config.mqtt, config.node, uuid.uuid4().hex[:12])
@@ -158,7 +162,7 @@ class Daemon:
         except BaseException:
             self._close()
             raise
-        self._pulse.watch("the broker's connection", self._sink.start)
+        self._pulse.watch("the broker's connection", self._sink.start, lambda: self._sink.stuck_s)
         self._bulletin.begin()
         for post in self._posts:
             post.start(self._pulse.noted(inlet.put))
@@ -178,6 +182,8 @@ class Daemon:
             for outlet in outlets:
                 outlet.close()
             self._close()
+        if any(post.waiting for post in self._posts):
+            return LedgerError.exit_code
         failed = [post.failed for post in self._posts if post.failed]
         return failed[0].exit_code if failed and all(post.ended for post in self._posts) else 0
 

@@ -14,6 +14,7 @@ import msgspec
 from holdover import __version__
 from holdover.devices.boards.host import resident_mb
 from holdover.runtime.errors import ConfigError
+from holdover.runtime.link import LinkFacts
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -57,6 +58,8 @@ class StreamReport(msgspec.Struct, kw_only=True):
         How many came since the start.
     unsaved
         Alerts that wait in memory, because the ledger takes nothing now.
+    link
+        What the link to a device has lost, repaired and measured; null for a file.
     """
 
     id: str
@@ -67,6 +70,7 @@ class StreamReport(msgspec.Struct, kw_only=True):
     lag_s: float | None
     samples: int
     unsaved: int
+    link: LinkFacts | None = None
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -143,7 +147,7 @@ class Board:
         return StreamReport(
             id=post.id, ended=post.ended, quality=state.quality if state else None,
             labels=state.labels if state else [], rate_bpm=state.rate_bpm if state else None, lag_s=post.lag_s,
-            samples=self._pulse.samples(post.id), unsaved=post.waiting,
+            samples=self._pulse.samples(post.id), unsaved=post.waiting, link=post.link,
         )  # fmt: skip
 
     def answer(self) -> bytes:
@@ -193,6 +197,10 @@ def _each(value: Callable[[StreamReport], float | None]) -> Callable[[Report], A
     return lambda report: (({"stream": stream.id}, value(stream)) for stream in report.streams)
 
 
+def _link(value: Callable[[LinkFacts], float | None]) -> Callable[[Report], Any]:
+    return _each(lambda stream: None if stream.link is None else value(stream.link))
+
+
 def _info(report: Report) -> Iterator[tuple[Mapping[str, str], float]]:
     keys = ("version", "node", "boot_id", "model", "model_sha256")
     yield {key: getattr(report, key) for key in keys}, 1
@@ -226,6 +234,12 @@ FAMILIES = (
     _Family("stream_heart_rate_bpm", "gauge", "The heart rate, while it is known.", _each(lambda s: s.rate_bpm)),
     _Family("stream_unsaved_alerts", "gauge", "Alerts that wait in memory, because the ledger takes nothing.",
             _each(lambda s: s.unsaved)),
+    _Family("stream_rate_hz", "gauge", "Samples a second that a device gives, by this machine's clock.",
+            _link(lambda link: link.rate_hz)),
+    _Family("stream_lost_samples_total", "counter", "Samples that a device's link has lost.",
+            _link(lambda link: link.lost)),
+    _Family("stream_reconnects_total", "counter", "How often a device's link was lost and found again.",
+            _link(lambda link: link.reconnects)),
     _Family("stream_open_episodes", "gauge", "Alarms that are open, by label.", _alarms),
 )  # fmt: skip
 

@@ -1,29 +1,20 @@
-"""What a service manager and its journal are told: ready, alive, stopping (sd_notify(3)), and lines of log."""
+"""What a service manager is told: ready, alive, stopping (sd_notify(3)); and whether the daemon lives."""
 
-import json
-import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from holdover.apps.post import Item, Post
-
-log = logging.getLogger("holdover.daemon")
 
 READER_S = 5.0
 """A source hands something over every 0.5 s, if only an empty chunk; a reader that is silent for longer is stuck."""
 FLOW_S = 15.0
 """Samples come, or their absence has become an alarm, within this time: the clock of a source waits 2 s."""
-
-LogForm = Literal["text", "json", "journal"]
-LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
-"""Levels of Python's log, and the priorities of syslog(3) from each on."""
 
 
 def notify(message: str) -> None:
@@ -46,6 +37,13 @@ def watchdog_s() -> float | None:
     return int(limit_us) / 2e6 if limit_us.isdigit() else None
 
 
+class _Watched(NamedTuple):
+    """A thread, and for how long it has been stuck, in seconds."""
+
+    thread: threading.Thread
+    stuck_s: Callable[[], float]
+
+
 class Pulse:
     """Whether a daemon lives: its readers hand over, its other threads run, samples flow or their absence was told.
 
@@ -60,15 +58,15 @@ class Pulse:
     def __init__(self, posts: "Sequence[Post]", patience_s: float = READER_S) -> None:
         self._posts = posts
         self._patience_s = max(patience_s, READER_S)
-        self._threads: dict[str, threading.Thread] = {}
+        self._threads: dict[str, _Watched] = {}
         self._readers = {post.id: _Reader() for post in posts}
 
-    def watch(self, name: str, start: Callable[[], None]) -> None:
-        """Start something, and hold on to the thread that it begins."""
+    def watch(self, name: str, start: Callable[[], None], stuck_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Start something, and hold on to the thread that it begins; `stuck_s` tells for how long it is overdue."""
         before = set(threading.enumerate())
         start()
         for thread in set(threading.enumerate()) - before:
-            self._threads[name] = thread
+            self._threads[name] = _Watched(thread, stuck_s)
 
     def noted(self, put: "Callable[[Post, Item], None]") -> "Callable[[Post, Item], None]":
         """`put`, with a note of each call; for the reader threads."""
@@ -85,8 +83,8 @@ class Pulse:
 
     def trouble(self) -> str:
         """What does not live, in words; "" if all does."""
-        found = [f"the thread of {name} has ended" for name, thread in self._threads.items() if not thread.is_alive()]
         now = time.monotonic()
+        found = [said for name, watched in self._threads.items() if (said := _trouble_with(name, watched))]
         found += [said for post in self._posts if not post.ended and (said := self._trouble_of(post, now))]
         return "; ".join(found)
 
@@ -103,6 +101,13 @@ class Pulse:
         if now - reader.sampled > FLOW_S and (state is None or state.quality != "lost"):
             return f"{post.id} has had no sample for {now - reader.sampled:.0f} s, and no alarm says so"
         return ""
+
+
+def _trouble_with(name: str, watched: _Watched) -> str:
+    if not watched.thread.is_alive():
+        return f"the thread of {name} has ended"
+    stuck_s = watched.stuck_s()
+    return f"the thread of {name} has been stuck for {stuck_s:.0f} s" if stuck_s > 0 else ""
 
 
 class _Reader:
@@ -128,61 +133,3 @@ class _Reader:
                 self.sampled = self.heard
                 self.samples += count
             self.is_handing = False
-
-
-def log_to_stderr(form: LogForm | None, verbose: bool) -> None:
-    """Write the log to standard error.
-
-    Parameters
-    ----------
-    form
-        "text", "json" (one object a line) or "journal" (the level as <N>, no time); None: "journal" if standard error
-        is the journal (`JOURNAL_STREAM`), else "text".
-    """
-    form = form or ("journal" if _is_journal() else "text")
-    handler = logging.StreamHandler(sys.stderr)
-    forms: dict[LogForm, Callable[[], logging.Formatter]] = {
-        "text": lambda: logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"),
-        "json": JsonLines,
-        "journal": JournalLines,
-    }
-    handler.setFormatter(forms[form]())
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
-
-
-class JsonLines(logging.Formatter):
-    """A record as one JSON object: `time` in ISO 8601 (UTC), `level`, `logger`, `message`, and `error` with its trace.
-
-    >>> record = logging.LogRecord("holdover.mqtt", logging.INFO, "", 0, "connected", None, None)
-    >>> sorted(json.loads(JsonLines().format(record)))
-    ['level', 'logger', 'message', 'time']
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        said = {
-            "time": f"{when}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name,
-            "message": record.getMessage(),
-        }  # fmt: skip
-        if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False)
-
-
-class JournalLines(logging.Formatter):
-    """A record as sd-daemon(3) has it: the priority in front of each line, no time, since the journal keeps it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The lines of a record, each with its priority."""
-        priority = next(syslog for level, syslog in LEVELS if record.levelno >= level)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
-
-
-def _is_journal() -> bool:
-    """Whether standard error is the stream that JOURNAL_STREAM names, as "device:inode" (systemd.exec(5))."""
-    try:
-        found = os.fstat(2)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from holdover.apps.config import Config, StreamOptions
 from holdover.apps.feed import Feed, open_feed
+from holdover.devices.sources.live import Live
 from holdover.runtime.alert import Alert, Scene
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.clock import SILENCE_S, Holdover
@@ -22,6 +23,7 @@ from holdover.runtime.engine import Engine
 from holdover.runtime.errors import HoldoverError, LedgerError, ModelError
 from holdover.runtime.journal import Journal, JournalError
 from holdover.runtime.ledger import Checkpoint, Ledger, LedgerFull
+from holdover.runtime.link import LinkFacts
 from holdover.runtime.snapshot import pack, unpack
 from holdover.runtime.watch import Step, Watch, model_id
 from holdover.runtime.wire import Open, StreamState, still_open, stream_state
@@ -133,7 +135,7 @@ class Post:
         scene = Scene(
             stream=self.id, lead=self.feed.leads[0], rate_hz=source.rate_hz, epoch=epoch, model=model_id(self._engine)
         )
-        self._watch = Watch(self._engine, scene, self._limits)
+        self._watch = Watch(self._engine, scene, self._limits, self.is_live)
         if saved and saved.memory:
             try:
                 memory = unpack(saved.memory)
@@ -141,7 +143,7 @@ class Post:
                 self._open = msgspec.convert(memory["open"], list[Open])
             except (ValueError, KeyError, TypeError, ModelError) as error:
                 log.warning("%s: the checkpoint cannot be read (%s): the memory begins anew", self.id, error)
-                self._watch = Watch(self._engine, scene, self._limits)
+                self._watch = Watch(self._engine, scene, self._limits, self.is_live)
 
     def start(self, hand_over: Callable[["Post", Item], None]) -> None:
         """Begin to read, in a thread that hands over what comes."""
@@ -296,8 +298,13 @@ class Post:
         return stream_state(
             self._open, rate_bpm=_tenth(self._watch.heart_rate_bpm) if self.signal else None,
             quality="lost" if not self.signal else "doubtful" if doubtful else "good",
-            sample=self._known, time=self._watch.scene.time(self._known),
+            sample=self._known, time=self._watch.time(self._known),
         )  # fmt: skip
+
+    @property
+    def link(self) -> LinkFacts | None:
+        """What the link to a device has lost and measured; None for a file."""
+        return self.feed.source.facts if isinstance(self.feed.source, Live) else None
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdover.apps.metrics import Report
+    from holdover.runtime.link import LinkFacts
 
 SYSTEM_SOCKET = Path("/run/holdover/status.sock")
 """Of a daemon that 'holdover service install' has set up."""
@@ -20,6 +22,8 @@ ANSWER_S = 3.0
 STALE_S = 10.0
 """The main loop makes a report every second; one that is so old tells of a loop that is stuck, or busy."""
 LIMIT = 1 << 22
+COUNTED = ("lost", "late", "duplicated", "reordered", "garbage", "reconnects", "clock_jumps", "overruns")
+"""What is shown of a link where it is not 0."""
 
 EPILOG = """\
 exit status: 0 it runs, 1 it does not run or is in trouble.
@@ -50,10 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """
     import msgspec
 
-    from holdover.apps.metrics import Report
-
     places = _places(args.config)
-    answers = [msgspec.json.decode(said, type=Report) for place in places if (said := ask(place))]
+    answers = [_read(said, place) for place in places if (said := ask(place))]
     wanted = str(Path(args.config).resolve()) if args.config else None
     report = next((answer for answer in answers if wanted in (None, answer.config)), None)
     if report is None:
@@ -64,6 +66,21 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print("\n".join(lines(report, late_s)))
     return 1 if report.trouble or late_s > STALE_S else 0
+
+
+def _read(said: bytes, place: Path) -> "Report":
+    import msgspec
+
+    from holdover.apps.metrics import Report
+    from holdover.runtime.errors import HoldoverError
+
+    try:
+        return msgspec.json.decode(said, type=Report)
+    except msgspec.MsgspecError as error:
+        raise HoldoverError(
+            f"what answers at {place} is no report of this version ({error}): ask with the holdover that runs there, "
+            "or start the daemon again"
+        ) from error
 
 
 def _places(config: str | None) -> list[Path]:
@@ -200,6 +217,8 @@ def lines(report: "Report", late_s: float) -> list[str]:
         lag = "-" if s.lag_s is None else f"{s.lag_s:.1f} s"
         signal = "ended" if s.ended else s.quality or "waiting"
         said.append(f"  {s.id:<23}{signal:<10}{rate:>6}{lag:>8}  {', '.join(s.labels) or '-'}")
+        if s.link is not None:
+            said += textwrap.wrap(f"link: {link_words(s.link)}", 79, initial_indent=" " * 4, subsequent_indent=" " * 6)
         if s.unsaved:
             said.append(f"    {s.unsaved} alert(s) wait in memory: the ledger takes nothing now")
     last = report.last_alert
@@ -212,6 +231,20 @@ def lines(report: "Report", late_s: float) -> list[str]:
     from holdover.apps.subscriber.alert_view import plain
 
     return [plain(line) for line in said]
+
+
+def link_words(facts: "LinkFacts") -> str:
+    """What a link has lost, repaired and measured; nothing of what has not happened.
+
+    >>> from holdover.runtime.link import LinkFacts
+    >>> link_words(LinkFacts(nominal_hz=130.0, rate_hz=129.04, drift_ppm=-7384.6, jitter_ms=12.0, lost=73))
+    '129.04 of 130 Hz, jitter 12 ms, 73 lost'
+    """
+    rate = f"{facts.nominal_hz:g} Hz, not measured yet"
+    if facts.rate_hz is not None and facts.jitter_ms is not None:
+        rate = f"{facts.rate_hz:.6g} of {facts.nominal_hz:g} Hz, jitter {facts.jitter_ms:.0f} ms"
+    counts = ((getattr(facts, name), name.replace("_", " ")) for name in COUNTED)
+    return ", ".join([rate, *(f"{n} {what}" for n, what in counts if n)])
 
 
 def _span(seconds: float) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SESSION_S = 7 * 24 * 3600
 CREDENTIAL = "mqtt-password"
-COUNTED = ("repeated", "not shown", "unreadable", "retained", "foreign", "missing", "given up")
+COUNTED = ("repeated", "not shown", "unreadable", "retained", "foreign", "missing", "given up", "hook failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--json", action="store_true", help="JSON lines also on a terminal")
     shown.add_argument("--count", type=_positive, metavar="N", help="end after N new alerts that are shown")
     shown.add_argument("--wait", type=float, metavar="S", help="end after S seconds")
-    done = parser.add_argument_group("what is done for each alert that is shown, tried again until it succeeds")
+    done = parser.add_argument_group("what is done for each alert that is shown")
     done.add_argument("--exec", metavar="CMD", dest="hook", help="run this; it reads the alert as JSON on stdin")
     done.add_argument("--webhook", metavar="URL", help="post it there as JSON; https unless it is this machine")
     done.add_argument("--webhook-token-file", metavar="FILE", help="its first line is sent as a bearer token")
+    done.add_argument(
+        "--hook-tries", type=_count, metavar="N", help="give up for an alert after N failures; 0: never (default: 10)"
+    )
     done.add_argument("--allow-plain-webhook", action="store_true", help="also http:// to another machine")
 
 
@@ -112,8 +115,8 @@ def _look_back(args: argparse.Namespace, store: Path, only: "AlertFilter", since
     from holdover.apps.subscriber.inbox_file import open_to_read
     from holdover.runtime.errors import UsageError
 
-    if given := [name for name in ("hook", "webhook", "count", "wait", "confirm") if getattr(args, name)]:
-        option = {"hook": "exec"}.get(given[0], given[0])
+    if given := [name for name in ("hook", "webhook", "hook_tries", "count", "wait", "confirm") if getattr(args, name)]:
+        option = {"hook": "exec"}.get(given[0], given[0]).replace("_", "-")
         raise UsageError(f"--{option} is about new alerts, and --no-follow shows stored ones: leave one of them out")
     view = choose_view(args.json, live=False)
     with closing(open_to_read(store)) as db:
@@ -124,6 +127,7 @@ def _look_back(args: argparse.Namespace, store: Path, only: "AlertFilter", since
 
 def _follow(args: argparse.Namespace, store: Path, only: "AlertFilter", since: float | None) -> int:
     from holdover.apps.subscriber.alert_view import choose_view
+    from holdover.apps.subscriber.errands import TRIES
     from holdover.apps.subscriber.history import show
     from holdover.apps.subscriber.inbox import Inbox
     from holdover.apps.subscriber.reception import Reception
@@ -133,8 +137,9 @@ def _follow(args: argparse.Namespace, store: Path, only: "AlertFilter", since: f
         inbox = stack.enter_context(closing(Inbox(store)))
         view = stack.enter_context(closing(choose_view(args.json)))
         reception = Reception(
-            link, inbox, view, base=args.base, hooks=hooks, only=only, count=args.count, confirm=args.confirm
-        )
+            link, inbox, view, base=args.base, hooks=hooks, only=only, count=args.count, confirm=args.confirm,
+            tries=TRIES if args.hook_tries is None else args.hook_tries,
+        )  # fmt: skip
         stack.enter_context(_stopped_by_signal(reception))
         stack.enter_context(closing(reception))
         if since is not None:
@@ -178,6 +183,8 @@ def _hooks(args: argparse.Namespace) -> "dict[str, Runner]":
         )
     elif args.webhook_token_file or args.allow_plain_webhook:
         raise UsageError("--webhook-token-file and --allow-plain-webhook belong to --webhook URL: give that too")
+    if args.hook_tries is not None and not hooks:
+        raise UsageError("--hook-tries belongs to --exec or --webhook: give one of them too")
     return hooks
 
 
@@ -198,10 +205,8 @@ def _client_id(store: Path) -> str:
 
 
 def _summary(reception: "Reception") -> str:
-    errands = reception.errands
-    text = _counted(reception.tally["new"], reception.tally)
-    text += f", {errands.failed} failed" if errands.failed else ""
-    return text + (f", {errands.waiting} wait for the next start" if errands.waiting else "")
+    text, waiting = _counted(reception.tally["new"], reception.tally), reception.errands.waiting
+    return text + (f", {waiting} wait for the next start" if waiting else "")
 
 
 def _counted(alerts: int, tally: "Counter[str]") -> str:
@@ -222,10 +227,17 @@ def _stopped_by_signal(reception: "Reception") -> Iterator[None]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}, expected 1 or more")
-    return value
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}, expected {least} or more")
+    return int(text)
 
 
 if __name__ == "__main__":

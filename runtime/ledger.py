@@ -8,36 +8,46 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any
 
 import msgspec
 
 from holdover.runtime.alert import Alert
-from holdover.runtime.ledger_file import LedgerFull, check_place, explained, hold, open_or_set_aside
-from holdover.runtime.ledger_room import Dropped, give_up, hand_out, rank
+from holdover.runtime.ledger_file import (
+    CHECKPOINT,
+    ROW,
+    WHOLE_ROW,
+    LedgerFull,
+    check_place,
+    checksum,
+    explained,
+    hold,
+    transaction,
+)
+from holdover.runtime.ledger_rescue import open_or_set_aside
+from holdover.runtime.ledger_room import ACCOUNT, Dropped, account, at_its_bound, give_up, rank, shorten_log
 
-__all__ = ["Checkpoint", "Dropped", "Ledger", "LedgerFull", "Row", "RowState"]
+__all__ = ["Checkpoint", "Ledger", "LedgerFull", "Row"]
 
 KEEP_ROWS = 10_000
 PRUNE_EVERY = 256
 AT_ONCE = 256
 """So many alerts are given up at a time, since looking for them costs more than deleting them."""
-NEARLY = 8
-"""Pages, of 4 KiB: what a commit may want at once."""
-SENT = "id, stream, event_id, body, stream_seq, arrived, resumed, created"
-RowState = Literal["saved", "broker", "confirmed"]
-STATES: tuple[RowState, ...] = ("saved", "broker", "confirmed")
-STORE = """
-INSERT INTO stream (name, model_sha256, at, epoch, memory) VALUES (?, ?, ?, ?, ?)
+SAVED, BROKER, CONFIRMED = range(3)
+"""How far an alert has come: it is stored here, the broker has it, a subscriber has stored it."""
+STORE = f"""
+INSERT INTO stream (name, {CHECKPOINT}, crc) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET model_sha256 = excluded.model_sha256, at = excluded.at,
-epoch = excluded.epoch, memory = excluded.memory
+epoch = excluded.epoch, memory = excluded.memory, crc = excluded.crc
 """
-INSERT = """
-INSERT OR IGNORE INTO outbox (stream, event_id, body, stream_seq, arrived, resumed, created, rank)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+INSERT = f"INSERT OR IGNORE INTO outbox ({WHOLE_ROW}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, {SAVED})"
 PRUNE = """
-DELETE FROM outbox WHERE state > 0 AND id <= (SELECT id FROM outbox WHERE state > 0 ORDER BY id DESC LIMIT 1 OFFSET ?)
+DELETE FROM outbox WHERE state >= ?1 AND id <= (
+    SELECT id FROM outbox WHERE state >= ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+"""
+DEPTH = """
+SELECT count(*), (SELECT created FROM outbox WHERE id = (SELECT min(id) FROM outbox WHERE state < ?1))
+FROM outbox WHERE state < ?1
 """
 
 
@@ -80,8 +90,6 @@ class Row(msgspec.Struct, frozen=True):
         Unix time in seconds of the commit.
     resumed
         Decided from input that was read again after a restart.
-    state
-        "saved" here, "broker" once the broker has it, "confirmed" once a subscriber has.
     """
 
     id: int
@@ -92,7 +100,6 @@ class Row(msgspec.Struct, frozen=True):
     arrived: float | None
     resumed: bool
     created: float
-    state: RowState
 
 
 class Ledger:
@@ -105,15 +112,17 @@ class Ledger:
     max_mb
         Bound of the file in MiB.
     max_rows, max_age_s
-        Bounds of what waits for the broker. Beyond any of the three alerts are given up: updates, then low ones, then
+        Bounds of what waits. Beyond any of the three alerts are given up: updates, then low ones, then
         medium ones, oldest first, never the start or the end of a high alarm. Where nothing is left that may go, and
         on a full disk, commits raise `LedgerFull`.
+    confirm
+        An alert waits until a subscriber has confirmed it, and not only until the broker has it.
 
     Attributes
     ----------
     set_aside
-        Where a damaged ledger that was found is now, or None. Its readable unsent alerts are in the new one; its
-        checkpoints are not, for a memory that may be damaged is none.
+        Where a damaged ledger that was found is now, or None. Its whole alerts are in the new one; its checkpoints
+        are not, so that what was lost of the alerts is decided again from what can be read again of the input.
 
     Raises
     ------
@@ -128,22 +137,26 @@ class Ledger:
         *,
         max_rows: int = 100_000,
         max_age_s: float = float("inf"),
+        confirm: bool = False,
     ) -> None:
         self.path = Path(path)
         self.max_rows, self.max_age_s = max_rows, max_age_s
+        self._done = CONFIRMED if confirm else BROKER
         self._on_the_way: frozenset[int] = frozenset()
         check_place(self.path)
         self._lock = hold(self.path)
         self._commits = 0
         try:
             self._db, self.set_aside = open_or_set_aside(self.path, max_mb)
+            # An earlier start may have told these.
+            (self._told,) = self._db.execute("SELECT coalesce(max(id), 0) FROM dropped").fetchone()
         except BaseException:
             os.close(self._lock)
             raise
 
     def checkpoint(self, stream: str) -> Checkpoint | None:
         """Where the stream goes on, or None if it was never here."""
-        query = "SELECT model_sha256, at, epoch, memory FROM stream WHERE name = ? AND memory IS NOT NULL"
+        query = f"SELECT {CHECKPOINT} FROM stream WHERE name = ? AND memory IS NOT NULL"
         with self._explained():
             found = self._db.execute(query, (stream,)).fetchone()
         return Checkpoint(*found) if found else None
@@ -184,7 +197,7 @@ class Ledger:
             try:
                 stored = self._commit(stream, checkpoint, entries, resumed)
             except LedgerFull:
-                if not self.prune(0) and not (self._at_its_bound() and self._give_up(AT_ONCE, "full")):
+                if not self._make_room():
                     raise
             else:
                 break
@@ -194,14 +207,11 @@ class Ledger:
 
     def unsent(self, after_id: int = 0, limit: int = 100) -> list[Row]:
         """Alerts that the broker does not have yet, oldest first; until the next call, they are not given up."""
-        query = f"SELECT {SENT} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?"
+        query = f"SELECT {ROW} FROM outbox WHERE state = {SAVED} AND id > ? ORDER BY id LIMIT ?"
         with self._explained():
             found = self._db.execute(query, (after_id, limit)).fetchall()
         self._on_the_way = frozenset(row[0] for row in found)
-        return [
-            Row(key, name, event_id, body, seq, arrived, bool(resumed), created, "saved")
-            for key, name, event_id, body, seq, arrived, resumed, created in found
-        ]
+        return [_row(*row) for row in found]
 
     def expire(self) -> int:
         """Give up what has waited for longer than `max_age_s`; returns how many."""
@@ -212,10 +222,10 @@ class Ledger:
     def dropped(self) -> list[Dropped]:
         """What was given up and is still to be told, oldest first; the same again until it is `forgotten`."""
         with self._explained():
-            if not self._db.execute("SELECT 1 FROM dropped LIMIT 1").fetchone():
-                return []
-        with self._transaction():
-            return hand_out(self._db)
+            rows = self._db.execute(f"SELECT {ACCOUNT} FROM dropped ORDER BY id").fetchall()
+        accounts = [account(row) for row in rows]
+        self._told = max((told.id for told in accounts), default=self._told)
+        return accounts
 
     def forget_dropped(self, ids: Iterable[int]) -> None:
         """It was told."""
@@ -229,37 +239,36 @@ class Ledger:
         with self._explained():
             return int(self._db.execute("SELECT coalesce(sum(dropped), 0) FROM stream").fetchone()[0])
 
-    def acknowledge(self, ids: Iterable[int], state: RowState = "broker") -> None:
-        """Note how far rows have come; unknown ids are passed over, and no row goes back."""
-        level = STATES.index(state)
-        rows = [(level, key, level) for key in ids]
+    def acknowledge(self, ids: Iterable[int]) -> None:
+        """Note that the broker has these rows; unknown ids are passed over."""
+        rows = [(key,) for key in ids]
         if rows:
             with self._transaction():
-                self._db.executemany("UPDATE outbox SET state = ? WHERE id = ? AND state < ?", rows)
+                self._db.executemany(f"UPDATE outbox SET state = {BROKER} WHERE id = ? AND state = {SAVED}", rows)
 
     def confirm(self, event_ids: Iterable[str]) -> None:
         """Note that a subscriber has stored these; unknown ids are passed over."""
-        rows = [(STATES.index("confirmed"), key) for key in event_ids]
+        rows = [(key,) for key in event_ids]
         if rows:
             with self._transaction():
-                self._db.executemany("UPDATE outbox SET state = ? WHERE event_id = ?", rows)
+                self._db.executemany(f"UPDATE outbox SET state = {CONFIRMED} WHERE event_id = ?", rows)
 
     def send_again(self) -> int:
-        """Take back what the broker has and no subscriber confirmed; returns how many alerts."""
+        """Take back what the broker has and is not done: nobody confirmed it; returns how many alerts."""
         with self._transaction():
-            return self._db.execute("UPDATE outbox SET state = 0 WHERE state = 1").rowcount
+            query = f"UPDATE outbox SET state = {SAVED} WHERE state > {SAVED} AND state < ?"
+            return self._db.execute(query, (self._done,)).rowcount
 
     def depth(self) -> tuple[int, float]:
-        """How many alerts wait for the broker, and the age of the oldest in seconds (0 if none)."""
-        query = "SELECT count(*), (SELECT created FROM outbox WHERE state = 0 ORDER BY id LIMIT 1) FROM outbox"
+        """How many alerts wait, and the age of the oldest in seconds (0 if none)."""
         with self._explained():
-            count, oldest = self._db.execute(query + " WHERE state = 0").fetchone()
+            count, oldest = self._db.execute(DEPTH, (self._done,)).fetchone()
         return count, max(0.0, time.time() - oldest) if count else 0.0
 
     def prune(self, keep_rows: int) -> int:
-        """Forget sent alerts beyond the newest `keep_rows`; returns how many."""
+        """Forget alerts that are done beyond the newest `keep_rows`; returns how many."""
         with self._transaction():
-            return self._db.execute(PRUNE, (keep_rows,)).rowcount
+            return self._db.execute(PRUNE, (self._done, keep_rows)).rowcount
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
@@ -279,7 +288,8 @@ class Ledger:
     ) -> list[Row]:
         c = checkpoint
         with self._transaction():
-            self._db.execute(STORE, (stream, c.model_sha256, c.at, c.epoch, c.memory))
+            kept = (stream, c.model_sha256, int(c.at), _real(c.epoch), c.memory)
+            self._db.execute(STORE, (*kept, checksum(*kept)))
             (seq,) = self._db.execute("SELECT stream_seq FROM stream WHERE name = ?", (stream,)).fetchone()
             stored: list[Row] = []
             for alert, arrived in entries:
@@ -291,35 +301,29 @@ class Ledger:
 
     def _insert(self, stream: str, alert: Alert, arrived: float | None, seq: int, resumed: bool) -> Row | None:
         event_id = alert.body()["event_id"]
-        arrived = None if arrived is None or math.isnan(arrived) else float(arrived)
-        values = (stream, event_id, alert.body_json(), seq, arrived, resumed, time.time())
-        done = self._db.execute(INSERT, (*values, rank(alert.phase)))
+        fields = (stream, event_id, alert.body_json(), seq, _real(arrived), int(resumed), time.time())
+        values = (*fields, rank(alert.phase))
+        done = self._db.execute(INSERT, (*values, checksum(*values)))
         if not done.rowcount or done.lastrowid is None:
             return None
-        return Row(done.lastrowid, *values, "saved")
+        return _row(done.lastrowid, *fields)
 
-    def _at_its_bound(self) -> bool:
-        """Whether it is our own bound that was met, not the disk's."""
+    def _make_room(self) -> bool:
         with self._explained():
-            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-            (most,) = self._db.execute("PRAGMA max_page_count").fetchone()
-        return bool(pages >= most - NEARLY)
+            return bool(
+                shorten_log(self._db) or self.prune(0) or (at_its_bound(self._db) and self._give_up(AT_ONCE, "full"))
+            )
 
     def _give_up(self, most: int, reason: str, before: float = math.inf) -> int:
         with self._transaction():
-            return give_up(self._db, most, reason, before=before, on_the_way=self._on_the_way)
+            return give_up(
+                self._db, most, reason, done=self._done, before=before, spared=self._on_the_way, told=self._told
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._explained(), transaction(self._db):
+            yield
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -327,3 +331,13 @@ class Ledger:
             yield
         except sqlite3.Error as error:
             raise explained(error, self.path) from error
+
+
+def _real(value: float | None) -> float | None:
+    """As SQLite gives it back, so that its checksum holds: a float, without NaN and without the sign of zero."""
+    return None if value is None or math.isnan(value) else float(value) + 0.0
+
+
+def _row(key: int, stream: str, event_id: str, body: bytes, stream_seq: int, *rest: Any) -> Row:
+    arrived, resumed, created = rest
+    return Row(key, stream, event_id, body, stream_seq, arrived, bool(resumed), created)

@@ -1,23 +1,23 @@
-"""The ledger's file: locked for one process, opened, and set aside when it is damaged."""
+"""The ledger's file: locked for one process, its tables, and opened once all that is in it is sound."""
 
 import fcntl
 import os
 import sqlite3
-import time
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from holdover.runtime.errors import LedgerError
-from holdover.runtime.ledger_room import RANKS, Dropped, note
+from holdover.runtime.ledger_room import ACCOUNT, account
 
 MAGIC = b"SQLite format 3\x00"
 APPLICATION_ID = 0x484F4C44
-VERSION = 2
-SIDE_FILES = ("-wal", "-shm")
+VERSION = 3
+LOG_PAGES = 256
 NO_ROOM = (
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_FSYNC,
@@ -28,20 +28,21 @@ NO_ROOM = (
 TABLES = (
     """CREATE TABLE stream (
         name TEXT PRIMARY KEY, stream_seq INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,
-        model_sha256 TEXT, at INTEGER, epoch REAL, memory BLOB)""",
+        model_sha256 TEXT, at INTEGER, epoch REAL, memory BLOB, crc INTEGER)""",
     """CREATE TABLE outbox (
         id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, event_id TEXT NOT NULL UNIQUE, body BLOB NOT NULL,
         stream_seq INTEGER NOT NULL, arrived REAL, resumed INTEGER NOT NULL, created REAL NOT NULL,
-        state INTEGER NOT NULL DEFAULT 0, rank INTEGER NOT NULL)""",
+        rank INTEGER NOT NULL, crc INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE dropped (
         id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, reason TEXT NOT NULL, first INTEGER NOT NULL,
-        last INTEGER NOT NULL, counts BLOB NOT NULL, handed INTEGER NOT NULL DEFAULT 0)""",
-    "CREATE INDEX outbox_unsent ON outbox (id) WHERE state = 0",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
+        last INTEGER NOT NULL, counts BLOB NOT NULL)""",
+    "CREATE INDEX outbox_state ON outbox (state, id)",
 )
-ROW = "id, stream, event_id, body, stream_seq, arrived, resumed, created, state, rank"
-"""The columns of the outbox, in the order in which rows are read and salvaged."""
+MARKS = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}")
+ROW = "id, stream, event_id, body, stream_seq, arrived, resumed, created"
+"""What an alert is sent from."""
+WHOLE_ROW = f"{ROW}, rank, crc, state"
+CHECKPOINT = "model_sha256, at, epoch, memory"
 
 
 class LedgerFull(LedgerError):
@@ -99,37 +100,28 @@ def check_place(path: Path) -> None:
         raise LedgerError(f"{path} is not a ledger (it is not SQLite), and never was one: choose another path")
 
 
-def open_or_set_aside(path: Path, max_mb: float) -> tuple[sqlite3.Connection, Path | None]:
-    """Open the ledger, or start a new one where it is damaged, with the unsent rows that could be saved.
+def checksum(*values: object) -> int:
+    """CRC-32 of what SQLite is to keep as it is: it has none of its own, so that a bit that flips on a disk passes."""
+    return zlib.crc32(msgspec.msgpack.encode(values))
 
-    Of a damaged one it cannot be known which alerts are lost: any up to the last number may be, and that is noted.
 
-    Returns
-    -------
-    sqlite3.Connection, Path or None
-        The open database, and where the damaged one is now.
+def is_whole(row: Sequence[Any]) -> bool:
+    """Whether a `WHOLE_ROW` is as it was written."""
+    *values, crc, state = row
+    return checksum(*values[1:]) == crc and state in (0, 1, 2) and isinstance(values[0], int)
 
-    Raises
-    ------
-    LedgerError
-        The file belongs to another program or version, or the system refuses it.
-    """
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
     try:
-        return _open(path, max_mb), None
-    except sqlite3.DatabaseError as error:
-        if not _is_damage(error):
-            raise _cannot_open(error, path) from error
-    try:
-        aside = _set_aside(path)
-        db = _open(path, max_mb)
-        _restore(db, *_salvage(aside))
-    except sqlite3.Error as error:
-        raise _cannot_open(error, path) from error
-    except LedgerError:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
-    except OSError as error:
-        raise LedgerError(f"the ledger {path} is damaged, and cannot be set aside: {error}") from error
-    return db, aside
 
 
 def explained(error: sqlite3.Error, path: Path) -> LedgerError:
@@ -140,7 +132,7 @@ def explained(error: sqlite3.Error, path: Path) -> LedgerError:
             f"the ledger {path} has no room ({error}): nothing was stored; make room on the disk, "
             "bring the broker back so that alerts leave, or raise its limit"
         )
-    if _is_damage(error):
+    if is_damage(error):
         return LedgerError(f"the ledger {path} is damaged ({error}): start again, it is then set aside by itself")
     if _is_refusal(error):
         return LedgerFull(
@@ -150,7 +142,8 @@ def explained(error: sqlite3.Error, path: Path) -> LedgerError:
     return LedgerError(f"the ledger {path} cannot be used: {error}")
 
 
-def _cannot_open(error: sqlite3.Error, path: Path) -> LedgerError:
+def cannot_open(error: sqlite3.Error, path: Path) -> LedgerError:
+    """An error at the start in our words."""
     known = explained(error, path)
     if isinstance(known, LedgerFull) and _is_refusal(error):
         return LedgerError(f"the ledger {path} cannot be opened: {error}; expected a disk that can be written")
@@ -162,7 +155,8 @@ def _is_refusal(error: sqlite3.Error) -> bool:
     return code not in NO_ROOM and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether it is what stands in the file that is at fault."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -174,7 +168,16 @@ def _is_foreign(path: Path) -> bool:
     return bool(head.strip(b"\0")) and head != MAGIC and not was_ours
 
 
-def _open(path: Path, max_mb: float) -> sqlite3.Connection:
+def open_ledger(path: Path, max_mb: float) -> sqlite3.Connection:
+    """Open a ledger, made where it is missing, and hold all that is in it against what it should be.
+
+    Raises
+    ------
+    sqlite3.DatabaseError
+        It is damaged, or the system refuses it.
+    LedgerError
+        It belongs to another program or version.
+    """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
@@ -183,29 +186,55 @@ def _open(path: Path, max_mb: float) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 4194304")
+        # The log may hold what a small disk has, and then not even be emptied; the default is 4 MB.
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        db.execute("PRAGMA journal_size_limit = 1048576")
         # The default, 2 MB, fills as the ledger ages; the system caches the file anyway.
         db.execute("PRAGMA cache_size = -256")
         (page,) = db.execute("PRAGMA page_size").fetchone()
         db.execute(f"PRAGMA max_page_count = {max(int(max_mb * 2**20 / page), 16)}")
-        _check_schema(db, path)
+        _check(db, path)
+    except UnicodeDecodeError as error:  # what SQLite quotes of the file in its own words
+        db.close()
+        raise damage(str(error)) from error
     except BaseException:
         db.close()
         raise
     return db
 
 
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """What could not be read later must be found now, or each start would end as the one before."""
+    try:
+        said = [str(line) for (line,) in db.execute("PRAGMA integrity_check(1)")]
+        if said != ["ok"]:
+            raise damage("; ".join(said))
+        _check_schema(db, path)
+        _check_content(db)
+    except msgspec.MsgspecError as error:
+        raise damage(str(error)) from error
+    except sqlite3.OperationalError as error:
+        # Text that is none has no code of its own, and tables that are not as they were made have this one.
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
+            raise damage(str(error)) from error
+        raise
+
+
+def damage(what: str) -> sqlite3.DatabaseError:
+    """An error as SQLite itself raises it for a file that is damaged."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    said = [str(line) for (line,) in db.execute("PRAGMA quick_check(1)")]
-    if said != ["ok"]:
-        error = sqlite3.DatabaseError("; ".join(said))
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (owner,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (version, owner, tables) == (0, 0, 0):
-        _create(db)
+    made = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")]
+    if (version, owner, made) == (0, 0, []):
+        with transaction(db):
+            for statement in (*TABLES, *MARKS):
+                db.execute(statement)
     elif owner != APPLICATION_ID:
         raise LedgerError(f"{path} is a database of another program: choose another path for the ledger")
     elif version != VERSION:
@@ -213,75 +242,20 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
             f"the ledger {path} has schema {version}, this holdover reads {VERSION}: "
             "run the holdover that wrote it until it is empty, or move it away"
         )
+    elif made != list(TABLES):
+        raise damage("its tables are not those that were made")
 
 
-def _create(db: sqlite3.Connection) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    for statement in TABLES:
-        db.execute(statement)
-    db.execute("COMMIT")
-
-
-def _set_aside(path: Path) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
-    path.rename(aside)
-    for side in SIDE_FILES:
-        old = path.with_name(path.name + side)
-        if old.exists():
-            old.rename(aside.with_name(aside.name + side))
-    return aside
-
-
-def _salvage(path: Path) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    """What can still be read of a damaged ledger: its unsent rows, and how far each stream had counted."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        found = {
-            row[0]: row
-            for order in ("ASC", "DESC")
-            for row in _readable(db, f"SELECT {ROW} FROM outbox NOT INDEXED ORDER BY id {order}")
-        }
-        counts = dict(_readable(db, "SELECT name, stream_seq FROM stream NOT INDEXED"))
-    rows = [found[key] for key in sorted(key for key in found if isinstance(key, int)) if _is_whole(found[key])]
-    for row in rows:
-        counts[row[1]] = max(_count(counts.get(row[1])), row[4])
-    return [row for row in rows if row[8] == 0], {s: _count(n) for s, n in counts.items() if isinstance(s, str)}
-
-
-def _readable(db: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
-    try:
-        yield from db.execute(query)
-    except sqlite3.Error:
-        return
-
-
-def _is_whole(row: Sequence[Any]) -> bool:
-    _, stream, event_id, body, seq, arrived, resumed, created, state, rank = row
-    if not (isinstance(stream, str) and isinstance(seq, int) and isinstance(created, float) and state in (0, 1, 2)):
-        return False
-    if rank not in range(len(RANKS)):
-        return False
-    if not (arrived is None or isinstance(arrived, float)) or resumed not in (0, 1):
-        return False
-    try:
-        content = msgspec.json.decode(body)
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("event_id") == event_id
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _restore(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], counts: dict[str, int]) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    db.executemany(f"INSERT OR IGNORE INTO outbox ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    db.executemany("INSERT INTO stream (name, stream_seq) VALUES (?, ?)", counts.items())
-    for stream, last in counts.items():
-        note(db, Dropped(stream, "damaged", 1, last, {}))
-    db.execute("COMMIT")
+def _check_content(db: sqlite3.Connection) -> None:
+    highest: dict[str, int] = {}
+    for row in db.execute(f"SELECT {WHOLE_ROW} FROM outbox"):
+        if not is_whole(row):
+            raise damage(f"alert {row[0]} is not what was written")
+        highest[row[1]] = max(row[4], highest.get(row[1], 0))
+    query = f"SELECT name, stream_seq, dropped, crc, {CHECKPOINT} FROM stream"
+    for name, seq, dropped, crc, *values in db.execute(query):
+        whole = crc is None or checksum(name, *values) == crc
+        if not whole or not isinstance(dropped, int) or not isinstance(seq, int) or seq < highest.get(name, 0):
+            raise damage(f"the checkpoint of {name} is not what was written")
+    for row in db.execute(f"SELECT {ACCOUNT} FROM dropped"):
+        account(row)

@@ -1,6 +1,7 @@
 """A connection to an MQTT broker that is kept up, by a thread that connects again for ever."""
 
 import gc
+import math
 import queue
 import random
 import ssl
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 BACKOFF_S = (1.0, 60.0)
 STEADY_S = 5.0
+LOOP_S = 0.5
+CONNECT_LIMIT_S = 300.0
+"""To look up a name, try all its addresses and shake hands may take minutes; a thread that takes longer is stuck."""
+LOOP_LIMIT_S = 60.0
 RECEIVE_MAXIMUM = 65_535
 
 
@@ -89,11 +94,17 @@ class Link:
         self.events: queue.Queue[Event] = queue.Queue()
         self._stop = threading.Event()
         self._drop: Client | None = None
+        self._due = math.inf
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
         self._thread.start()
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the thread has been overdue, in seconds; 0 while it turns, whatever the broker does."""
+        return max(0.0, time.monotonic() - self._due)
 
     def drop(self, client: "Client") -> None:
         """End this connection without a farewell, within a second; another follows."""
@@ -117,10 +128,17 @@ class Link:
         attempt = 0
         while not self._stop.is_set():
             began = time.monotonic()
+            self._busy(CONNECT_LIMIT_S)
             self._connection()
-            gc.collect()  # a client that is gone hangs together in cycles, with all that it had queued
             attempt = 0 if time.monotonic() - began > STEADY_S else attempt + 1
-            self._stop.wait(min(BACKOFF_S[0] * 2.0 ** min(attempt, 10), BACKOFF_S[1]) * random.uniform(0.25, 0.5))
+            pause_s = min(BACKOFF_S[0] * 2.0 ** min(attempt, 10), BACKOFF_S[1]) * random.uniform(0.25, 0.5)
+            self._busy(LOOP_LIMIT_S + pause_s)
+            gc.collect()  # a client that is gone hangs together in cycles, with all that it had queued
+            self._stop.wait(pause_s)
+
+    def _busy(self, limit_s: float) -> None:
+        """What comes next in this thread takes no longer."""
+        self._due = time.monotonic() + limit_s
 
     def _connection(self) -> None:
         talk = _Talk(self.events)
@@ -128,8 +146,8 @@ class Link:
         failed = False
         try:
             _connect(self, client)
-            while client.socket() is not None and client.loop(0.5) == 0 and self._drop is not client:
-                pass
+            while client.socket() is not None and client.loop(LOOP_S) == 0 and self._drop is not client:
+                self._busy(LOOP_LIMIT_S)
         # Whatever ends a connection must not end the thread: the cause is told, and the next attempt follows.
         except Exception as error:
             talk.text, failed = _explain(error, self.options)
@@ -174,6 +192,19 @@ class _Talk:
 
     def on_message(self, client: "Client", _data: object, message: "MQTTMessage") -> None:
         self.events.put(Event("message", client, mid=message.mid, message=message))
+
+
+def topic_of(message: "MQTTMessage") -> str:
+    """The topic of a message; what a broker lets through that is no UTF-8 is in it as U+FFFD, so that it is nobody's.
+
+    >>> from paho.mqtt.client import MQTTMessage
+    >>> topic_of(MQTTMessage(topic=b"a/\\xff/ack")) == "a/\\ufffd/ack"
+    True
+    """
+    try:
+        return message.topic
+    except UnicodeDecodeError as error:
+        return str(error.object, "utf-8", "replace")
 
 
 def _new_client(link: Link, talk: _Talk) -> "Client":

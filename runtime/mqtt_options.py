@@ -10,6 +10,7 @@ import msgspec
 from holdover.runtime.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_LEVELS = 16
 
 
 class MqttOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +81,10 @@ class MqttOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ConfigError(f"mqtt keepalive_s is {self.keepalive_s}, expected 1 to 65535 seconds")
         if not 0 <= self.will_delay_s <= 3600:
             raise ConfigError(f"mqtt will_delay_s is {self.will_delay_s}, expected 0 to 3600 seconds")
-        for level in self.base.split("/"):
+        levels = self.base.split("/")
+        if len(levels) > MOST_LEVELS:
+            raise ConfigError(f"mqtt base has {len(levels)} levels, expected at most {MOST_LEVELS}")
+        for level in levels:
             check_name("each level of mqtt base", level)
         for what in ("password_file", "ca_file", "cert_file", "key_file"):
             path = getattr(self, what)

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from holdover.runtime.alert import Alert, Priority
 from holdover.runtime.ledger_room import Dropped
+from holdover.runtime.link import Count, LinkFacts
 
 Quality = Literal["good", "doubtful", "lost"]
-Count = Annotated[int, Meta(ge=0)]
-PRIORITIES: tuple[Priority, ...] = ("high", "medium", "low", "info")
+StreamName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+"""As it can stand in a topic."""
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""The gravest first."""
 
 
 class Ack(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -90,7 +93,7 @@ class Health(msgspec.Struct, kw_only=True):
     Attributes
     ----------
     outbox, oldest_s
-        Alerts that wait for the broker, and for how long the oldest has.
+        Alerts that wait for the broker, or with confirmation for a subscriber, and for how long the oldest has.
     dropped
         Alerts ever given up, of all streams.
     lag_s
@@ -101,6 +104,8 @@ class Health(msgspec.Struct, kw_only=True):
         Of the processor, null where the machine does not tell.
     ledger_set_aside
         Name of a damaged ledger that this start found, or null.
+    links
+        By stream that comes from a device: what its link has lost, repaired and measured.
     """
 
     schema: Literal["health/1"] = "health/1"
@@ -115,6 +120,7 @@ class Health(msgspec.Struct, kw_only=True):
     temperature_c: float | None
     throttled: bool | None
     ledger_set_aside: str | None
+    links: dict[str, LinkFacts] = {}
 
 
 class ModelInfo(msgspec.Struct, kw_only=True):
@@ -137,7 +143,7 @@ class Info(msgspec.Struct, kw_only=True):
     version: str
     boot_id: str
     models: list[ModelInfo]
-    streams: list[str]
+    streams: Annotated[list[StreamName], Meta(max_length=1000)]
     home_assistant: bool = False
 
 

@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from holdover.runtime.alert import Alert, ModelId, Phase, Scene
 from holdover.runtime.delivery import Delivery
 from holdover.runtime.errors import BrokerError
 from holdover.runtime.ledger import Checkpoint, Ledger
+from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.mqtt import MqttSink
 
 MODEL = ModelId("ecg-beats", "1.0.0", "ab" * 32)
@@ -81,6 +83,17 @@ def _has_mosquitto() -> bool:
 def fill(ledger: Ledger, *numbers: int) -> None:
     """Commit alerts of these numbers."""
     ledger.commit("ecg", POSITION, [(an_alert(number), time.time()) for number in numbers])
+
+
+@contextmanager
+def connecting(options: MqttOptions) -> Iterator[MqttSink]:
+    """A sink that tries to connect, and is closed in the end."""
+    sink = MqttSink(options, "pi", "boot-1")
+    sink.start()
+    try:
+        yield sink
+    finally:
+        sink.close(2.0)
 
 
 def drain(ledger: Ledger, sink: MqttSink, timeout_s: float = 15.0) -> None:

@@ -27,12 +27,13 @@ from holdover.runtime.errors import BrokerError
 from tests import chaos_proxy
 from tests.brokers import Subscriber, wait_until
 from tests.chaos_proxy import CALM, Proxy
-from tests.processes import Daemon, a_recording, bare, configure, from_file, replayed, signal_mv
+from tests.processes import Daemon, a_recording, bare, configure, from_file, position, replayed, rows, signal_mv
 
 SECONDS = 100
 SPEED = 40.0
 STREAMS = ("bed-1", "bed-2")
 PATIENCE_S = 90.0
+"""For so long a daemon may get no further; how fast it is, is the machine's business."""
 RESTARTS = 3
 CLOCK_OF_ITS_OWN = """
 import time
@@ -152,7 +153,7 @@ class Scene:
     def outcome(self, expected: dict[str, list[str]]) -> dict[str, Any]:
         """Wait for what is still to come; then hold what the subscriber stored against what had to be said."""
         for _ in range(RESTARTS):  # as the service manager would: it may have found a full disk at its start
-            if not self.daemon.end(PATIENCE_S):
+            if not self._end_of_the_daemon():
                 break
             self.daemon = self._watch()
         else:
@@ -186,6 +187,19 @@ class Scene:
             proxy.close()
         if "full_disk" in self.kinds:
             subprocess.run(["umount", "-l", str(self.disk)], check=True)
+
+    def _end_of_the_daemon(self) -> int:
+        """Wait for it, as long as it gets further; its exit status."""
+        ledger, found = self.disk / "ledger.db", list[int]()
+        until = time.monotonic() + PATIENCE_S
+        while self.daemon.is_up():
+            with suppress(sqlite3.Error):  # it may be damaged, until the daemon has found that
+                now = [position(ledger, stream) for stream in STREAMS] + [state for *_, state in rows(ledger)]
+                until = until if now == found else time.monotonic() + PATIENCE_S
+                found = now
+            assert time.monotonic() < until, f"it gets no further:\n{self.daemon.talk()}"
+            time.sleep(0.5)
+        return self.daemon.end()
 
     def _lay_down(self, what: str, fault: str) -> None:
         self.down[what] += 1

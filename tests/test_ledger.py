@@ -1,6 +1,7 @@
 """The ledger keeps what was committed, and nothing by half."""
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -30,7 +31,7 @@ def test_a_commit_is_there_after_closing(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db") as ledger:
         assert ledger.checkpoint("ecg") == position
         assert ledger.unsent() == rows
-        assert [(r.arrived, r.resumed, r.state) for r in rows] == [(12.5, True, "saved"), (None, True, "saved")]
+        assert [(r.arrived, r.resumed) for r in rows] == [(12.5, True), (None, True)]
         assert rows[0].body == an_alert(1).body_json()
 
 
@@ -226,9 +227,8 @@ def test_a_damaged_ledger_is_set_aside_and_what_can_be_read_goes_on(tmp_path: Pa
     with Ledger(path) as ledger:
         fill(ledger, *range(300))
         ledger.acknowledge([1, 2, 3])
-    data = bytearray(path.read_bytes())
-    data[4096 * 20 : 4096 * 24] = b"\xff" * 4096 * 4
-    path.write_bytes(data)
+    _damage(path)
+    data = path.read_bytes()
     with Ledger(path) as ledger:
         assert ledger.set_aside is not None
         assert ledger.set_aside.name.startswith("ledger.db.corrupt-")
@@ -280,6 +280,107 @@ def test_no_damage_whatever_brings_the_ledger_down(healthy: Path, cut: float, sp
                 fill(ledger, 10**6)
         except LedgerError as error:
             assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("number", [0, -0.0, 12, float("nan"), float("inf"), 1e300, 1 / 3])
+def test_no_number_whatever_makes_a_ledger_look_damaged(number: float, tmp_path: Path) -> None:
+    for _ in range(2):
+        with Ledger(tmp_path / "ledger.db") as ledger:
+            assert ledger.set_aside is None
+            ledger.commit("ecg", Checkpoint("cd" * 32, 7, number, b""), [(an_alert(1), number)], resumed=True)
+
+
+NOISE = (("a bit", 1), ("some bytes", 64), ("a page", 4096))
+
+
+@pytest.mark.parametrize(("what", "size"), NOISE)
+def test_damage_in_any_page_is_found_at_the_start_and_no_alert_is_altered(what: str, size: int, tmp_path: Path) -> None:
+    dice = random.Random(size)
+    whole = tmp_path / "whole.db"
+    with Ledger(whole) as ledger:
+        fill(ledger, *range(60))
+        ledger.acknowledge(range(1, 11))
+    data = whole.read_bytes()
+    wanted = {an_alert(number).body_json() for number in range(10, 60)}
+    found = saved = 0
+    for page in range(len(data) // 4096):
+        for _ in range(3):
+            at = page * 4096 + (0 if size == 4096 else dice.randrange(4097 - size))
+            noise = bytes([data[at] ^ 1 << dice.randrange(8)]) if size == 1 else dice.randbytes(size)
+            path = tmp_path / f"{page}-{found}.db"
+            path.with_name(path.name + ".lock").touch()
+            path.write_bytes(data[:at] + noise + data[at + size :])
+            with Ledger(path) as ledger:
+                rows = {row.body for row in ledger.unsent(limit=1000)}
+                assert rows <= wanted, "what is sent is what was written"
+                if ledger.set_aside:
+                    found, saved = found + 1, saved + len(rows)
+                    (told,) = ledger.dropped()
+                    assert (told.reason, told.first, told.last) == ("damaged", 1, 60)
+                else:
+                    assert rows == wanted, "nothing is lost in silence"
+                assert ledger.commit("ecg", POSITION, [(an_alert(10**6), None)])[0].stream_seq == 61
+    assert found > 10, what
+    assert saved > 30 * found, "what can be read is saved"
+
+
+def _damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096 * 20 : 4096 * 24] = b"\xff" * 4096 * 4
+    path.write_bytes(data)
+
+
+def test_a_damaged_ledger_on_a_full_disk_stays_until_there_is_room_for_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger:
+        fill(ledger, *range(300))
+    _damage(path)
+    for _ in range(2):
+        with pytest.raises(LedgerFull, match="has no room"):
+            Ledger(path, max_mb=0.1)
+    assert list(tmp_path.glob("*.corrupt-*")) == []
+    with Ledger(path) as ledger:
+        assert ledger.set_aside is not None
+        assert ledger.depth()[0] > 200
+
+
+def test_a_kill_while_a_damaged_ledger_is_replaced_leaves_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger:
+        fill(ledger, 1, 2)
+    path.rename(tmp_path / "ledger.db.new")
+    path.with_name("ledger.db-wal").write_bytes(b"the log of the damaged one")
+    with Ledger(path) as ledger:
+        assert [row.stream_seq for row in ledger.unsent()] == [1, 2]
+        assert ledger.set_aside is None
+
+
+def test_what_was_sent_before_the_damage_is_not_sent_again_when_it_is_decided_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger:
+        fill(ledger, *range(300))
+        ledger.acknowledge(range(1, 301))
+    _damage(path)
+    with Ledger(path) as ledger:
+        fill(ledger, *range(300))
+        assert 0 < ledger.depth()[0] < 100, "only what cannot be read any more"
+
+
+SMALL_DISK = """
+import os, sys
+from holdover.runtime.ledger import Checkpoint, Ledger
+with Ledger(sys.argv[1] + "/ledger.db") as ledger:
+    for at in range(600):
+        ledger.commit("ecg", Checkpoint("cd" * 32, at, None, os.urandom(5000)))
+    assert ledger.checkpoint("ecg").at == 599
+print("ok")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root to mount a small disk")
+def test_a_disk_that_is_smaller_than_the_log_may_grow_is_not_filled_by_it(tmp_path: Path) -> None:
+    run = f"mount -t tmpfs -o size=2m none {tmp_path} && exec {sys.executable} -c '{SMALL_DISK}' {tmp_path}"
+    assert "ok" in _in_a_process("unshare", "--mount", "sh", "-c", run)
 
 
 KILLED = """

@@ -124,13 +124,36 @@ def test_bytes_are_a_bound_too_and_only_high_alarms_can_fill_it(tmp_path: Path) 
 
 
 def test_a_confirmed_alert_is_not_sent_again_and_one_that_only_the_broker_has_is(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.db") as ledger:
+    with Ledger(tmp_path / "ledger.db", confirm=True) as ledger:
         fill(ledger, 1, 2, 3)
         first, second, _ = ledger.unsent()
         ledger.acknowledge([first.id, second.id])
         ledger.confirm([first.event_id, "of another"])
         assert ledger.send_again() == 1
         assert kept(ledger) == [2, 3]
+
+
+@pytest.mark.parametrize(("confirm", "left"), [(False, 2), (True, 5)])
+def test_what_nobody_has_confirmed_waits_where_that_is_asked_for(confirm: bool, left: int, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db", confirm=confirm) as ledger:
+        fill(ledger, *range(6))
+        rows = ledger.unsent()
+        ledger.acknowledge(row.id for row in rows[:4])
+        ledger.confirm([rows[0].event_id])
+        assert ledger.depth()[0] == left
+        ledger.prune(0)
+        assert ledger.send_again() == (3 if confirm else 0)
+        assert ledger.depth()[0] == left
+        assert len(ledger.unsent()) == left
+
+
+def test_what_nobody_confirms_is_bounded_too_and_accounted_for(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db", max_rows=3, confirm=True) as ledger:
+        for number in range(6):
+            put(ledger, number, priority="low")
+            ledger.acknowledge(row.id for row in ledger.unsent())
+        assert ledger.depth()[0] <= 4
+        assert sum(sum(told.of.values()) for told in ledger.dropped()) == ledger.count_dropped() >= 2
 
 
 def test_of_a_damaged_ledger_is_told_that_any_number_may_be_lost(tmp_path: Path) -> None:

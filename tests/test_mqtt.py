@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,7 @@ from holdover.runtime.ledger import Ledger
 from holdover.runtime.mqtt_options import MqttOptions
 from holdover.runtime.sinks.envelope import seal
 from holdover.runtime.sinks.mqtt import MqttSink
-from tests.brokers import Subscriber, an_alert, any_broker, drain, fill, mosquitto, publisher, wait_until
-
-
-@contextmanager
-def running(options: MqttOptions) -> Iterator[MqttSink]:
-    sink = MqttSink(options, "pi", "boot-1")
-    sink.start()
-    try:
-        yield sink
-    finally:
-        sink.close(2.0)
+from tests.brokers import Subscriber, an_alert, any_broker, connecting, drain, fill, mosquitto, publisher, wait_until
 
 
 def to(broker: Broker, **more: object) -> MqttOptions:
@@ -48,7 +37,7 @@ def test_alerts_arrive_in_order_with_their_envelope(tmp_path: Path, version: str
         mosquitto() as broker,
         Subscriber(broker, tmp_path, "--mqtt", version, "--count", "100", "--wait", "20") as subscriber,
         Ledger(tmp_path / "ledger.db") as ledger,
-        running(to(broker, version=version)) as sink,
+        connecting(to(broker, version=version)) as sink,
     ):
         subscriber.listening()
         fill(ledger, *range(100))
@@ -67,7 +56,7 @@ def test_alerts_arrive_by_whichever_broker_is_here(tmp_path: Path) -> None:
     with (
         any_broker() as broker,
         Ledger(tmp_path / "ledger.db") as ledger,
-        running(to(broker)) as sink,
+        connecting(to(broker)) as sink,
     ):
         fill(ledger, *range(50))
         drain(ledger, sink)
@@ -119,7 +108,7 @@ def test_a_wrong_password_is_said_once(tmp_path: Path, version: str, caplog: pyt
     with _asking_broker(tmp_path) as broker:
         (tmp_path / "wrong").write_text("guess\n")
         options = to(broker, version=version, username="pi", password_file=str(tmp_path / "wrong"))
-        with running(options) as sink:
+        with connecting(options) as sink:
             wait_until(lambda: sink.poll() and len(caplog.records) >= 3, "three refusals")
             assert not sink.connected
         (said,) = warnings_in(caplog)
@@ -131,7 +120,7 @@ def test_a_wrong_password_is_said_once(tmp_path: Path, version: str, caplog: pyt
             assert "refuses us" in subscriber.talk()
             assert len(subscriber.talk().splitlines()) == 1
         (tmp_path / "wrong").write_text("secret\n")
-        with running(options) as sink, Ledger(tmp_path / "ledger.db") as ledger:
+        with connecting(options) as sink, Ledger(tmp_path / "ledger.db") as ledger:
             fill(ledger, 1)
             drain(ledger, sink)
 
@@ -148,7 +137,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Path, caplog
     with mosquitto() as broker:
         port = broker.port
     caplog.set_level(logging.INFO, "holdover.mqtt")
-    with Ledger(tmp_path / "ledger.db") as ledger, running(MqttOptions(port=port)) as sink:
+    with Ledger(tmp_path / "ledger.db") as ledger, connecting(MqttOptions(port=port)) as sink:
         fill(ledger, 1, 2, 3)
         wait_until(lambda: sink.poll() and caplog.records, "it says so")
         sink.send(ledger.unsent())
@@ -164,7 +153,7 @@ def test_a_broker_that_stops_answering_is_left_and_found_again(tmp_path: Path) -
     with (
         mosquitto() as broker,
         Ledger(tmp_path / "ledger.db") as ledger,
-        running(to(broker, keepalive_s=1)) as sink,
+        connecting(to(broker, keepalive_s=1)) as sink,
     ):
         fill(ledger, 1)
         drain(ledger, sink)
@@ -182,7 +171,7 @@ def test_a_broker_that_stops_answering_is_left_and_found_again(tmp_path: Path) -
 def test_what_is_no_broker_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(5.0)
-        with running(MqttOptions(port=server.getsockname()[1])) as sink:
+        with connecting(MqttOptions(port=server.getsockname()[1])) as sink:
             server.accept()[0].close()
             wait_until(lambda: sink.poll() and caplog.records, "it says so")
             assert "closed the connection before it answered: expected an MQTT 5 broker without TLS" in caplog.text
@@ -220,7 +209,7 @@ def test_tls_connects_to_whom_it_trusts_and_to_nobody_else(
     tmp_path: Path, tls_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     trusting = MqttOptions(port=tls_port, tls=True, ca_file=str(tmp_path / "ca.pem"))
-    with Ledger(tmp_path / "ledger.db") as ledger, running(trusting) as sink:
+    with Ledger(tmp_path / "ledger.db") as ledger, connecting(trusting) as sink:
         fill(ledger, 1)
         drain(ledger, sink)
     caplog.clear()
@@ -229,7 +218,7 @@ def test_tls_connects_to_whom_it_trusts_and_to_nobody_else(
         (MqttOptions(port=tls_port, tls=True, ca_file=str(tmp_path / "key.pem")), "certificates cannot be used"),
         (MqttOptions(port=tls_port), "without TLS there"),
     ):
-        with running(options) as sink:
+        with connecting(options) as sink:
             wait_until(lambda sink=sink: sink.poll() and caplog.records, "it says so")  # type: ignore[misc]
             assert words in warnings_in(caplog)[0]
         caplog.clear()
@@ -237,7 +226,7 @@ def test_tls_connects_to_whom_it_trusts_and_to_nobody_else(
 
 @paho_leaves_sockets
 def test_tls_where_there_is_none_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
-    with mosquitto() as broker, running(to(broker, tls=True)) as sink:
+    with mosquitto() as broker, connecting(to(broker, tls=True)) as sink:
         wait_until(lambda: sink.poll() and caplog.records, "it says so")
         assert "no TLS with" in warnings_in(caplog)[0]
 
@@ -245,7 +234,7 @@ def test_tls_where_there_is_none_is_named_as_such(caplog: pytest.LogCaptureFixtu
 def test_a_node_is_online_while_it_runs_and_offline_when_it_leaves_or_dies(tmp_path: Path) -> None:
     with mosquitto() as broker, Subscriber(broker, tmp_path) as subscriber:
         subscriber.listening()
-        with running(to(broker)) as sink:
+        with connecting(to(broker)) as sink:
             wait_until(lambda: sink.poll() and "monitor online: pi" in subscriber.talk(), "online is said")
         wait_until(lambda: subscriber.talk().count("monitor lost: pi") == 1, "leaving is said")
         victim = publisher(tmp_path / "ledger.db", broker, 10**6)
@@ -255,12 +244,49 @@ def test_a_node_is_online_while_it_runs_and_offline_when_it_leaves_or_dies(tmp_p
         wait_until(lambda: subscriber.talk().count("monitor lost: pi") == 2, "dying is said")
 
 
+def test_a_node_that_leaves_before_its_farewell_is_heard_is_offline_too(tmp_path: Path) -> None:
+    with (
+        mosquitto() as broker,
+        Subscriber(broker, tmp_path) as subscriber,
+        Ledger(tmp_path / "ledger.db") as ledger,
+    ):
+        subscriber.listening()
+        with connecting(to(broker)) as sink:
+            wait_until(lambda: sink.poll() and "monitor online: pi" in subscriber.talk(), "online is said")
+            fill(ledger, *range(sink.window + 5))
+            broker.process.send_signal(signal.SIGSTOP)
+            sink.send(ledger.unsent())
+            sink.close(0.5)
+        broker.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: "monitor lost: pi" in subscriber.talk(), "its will is said")
+
+
+CONNACK = b"\x20\x03\x00\x00\x00"
+
+
+def test_a_topic_that_is_no_text_stops_nothing() -> None:
+    """Brokers refuse such topics, as they must; one that does not is no reason to end."""
+    messages = [b"\xff\xfe/ack", b"holdover/pi/info"]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        connecting(MqttOptions(port=server.getsockname()[1])) as sink,
+    ):
+        server.settimeout(10)
+        with server.accept()[0] as line:
+            line.recv(1000)
+            packets = [len(topic).to_bytes(2, "big") + topic + b"\0{}" for topic in messages]
+            line.sendall(CONNACK + b"".join(bytes([0x30, len(packet)]) + packet for packet in packets))
+            heard: list[tuple[str, bytes]] = []
+            wait_until(lambda: heard.extend(sink.poll().heard) or heard, "what is sound is heard")
+    assert heard == [("holdover/pi/info", b"{}")]
+
+
 def test_retained_messages_survive_a_broker_that_forgets(tmp_path: Path) -> None:
     mosquitto_sub = shutil.which("mosquitto_sub")
     if not mosquitto_sub:
         pytest.skip("mosquitto_sub is not installed (apt install mosquitto-clients)")
     broker = mosquitto()
-    with running(to(broker)) as sink:
+    with connecting(to(broker)) as sink:
         sink.retain(sink.topic("info"), b'{"version": "1"}')
         wait_until(lambda: sink.poll() and sink.connected, "it is connected")
         broker.kill()
@@ -282,6 +308,7 @@ def test_retained_messages_survive_a_broker_that_forgets(tmp_path: Path) -> None
         ({"port": 0}, "port is 0"),
         ({"base": "a/#"}, "base is '#'"),
         ({"base": ""}, "base is ''"),
+        ({"base": "a/" * 40 + "a"}, "base has 41 levels"),
         ({"keepalive_s": 0}, "keepalive_s is 0"),
         ({"ca_file": "/no/such.pem"}, "no file /no/such.pem"),
         ({"password_file": "/dev/null"}, "no file /dev/null"),

@@ -13,7 +13,7 @@ import pytest
 
 from holdover.apps.config import Config
 from holdover.apps.service import needs, settle, unit
-from holdover.runtime.errors import ConfigError, UsageError
+from holdover.runtime.errors import ConfigError, LedgerError, UsageError
 from tests.processes import HOLDOVER, configure, from_tcp, holdover
 
 REPOSITORY = Path(__file__).parent.parent
@@ -151,6 +151,13 @@ def test_what_lies_in_a_home_is_shown_and_nothing_else_there() -> None:
     text = written(a_config(), trees=[Path("/home/pi/my venv"), Path("/usr"), Path("/opt/holdover")])
     assert keys(text, "ProtectHome") == ["tmpfs"]
     assert keys(text, "BindReadOnlyPaths") == ['"/home/pi/my venv"']
+
+
+def test_what_fails_is_started_again_for_ever_unless_nobody_but_the_user_can_mend_it() -> None:
+    lines = TEXT.splitlines()
+    assert {"StartLimitIntervalSec=0", "Restart=on-failure"} <= set(lines)
+    assert f"RestartPreventExitStatus={ConfigError.exit_code}" in lines
+    assert LedgerError.exit_code != ConfigError.exit_code, "a full disk may mend itself"
 
 
 @pytest.mark.parametrize(("name", "words"), [("a\nb", "rename it"), ("a\x1bb", "rename it")])

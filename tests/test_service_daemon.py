@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from holdover.apps.metrics import Report, StreamReport, exposition
-from holdover.apps.status import SYSTEM_SOCKET
-from tests.brokers import any_broker, wait_until
+from holdover.apps.status import SYSTEM_SOCKET, Beacon, socket_beside
+from tests.brokers import any_broker, mosquitto, wait_until
 from tests.processes import (
     PATIENCE_S,
     Caller,
@@ -78,6 +78,20 @@ def plugged(tmp_path: Path) -> dict[str, str]:
     (place / "broken-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (place / "broken-1.dist-info" / "entry_points.txt").write_text("[holdover.sources]\nbroken = broken_source:open\n")
     return {"PYTHONPATH": str(place)}
+
+
+# paho waits for the broker in select(): here it never comes back, as in a deadlock of its locks.
+FROZEN = """
+import select, threading, time
+import holdover.runtime.mqtt as mqtt
+mqtt.LOOP_LIMIT_S = 2.0
+real = select.select
+def stuck(*args):
+    if {freeze} and threading.current_thread().name.startswith("mqtt-"):
+        time.sleep(600)
+    return real(*args)
+threading.Timer(4.0, lambda: setattr(select, "select", stuck)).start()
+"""
 
 
 class Manager:
@@ -138,6 +152,32 @@ def test_a_thread_that_is_stuck_or_dead_stops_the_pings(
         assert daemon.talk().count("is not told that the daemon lives") == 1
         assert words in holdover("status", config).stdout
         assert holdover("status", config).returncode == 1
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_link_that_is_frozen_stops_the_pings_and_a_broker_that_is_frozen_does_not(
+    freeze: bool, tmp_path: Path, manager: Manager, plugged: dict[str, str]
+) -> None:
+    source = Path(plugged["PYTHONPATH"]) / "broken_source.py"
+    source.write_text(BROKEN + FROZEN.format(freeze=freeze))
+    words = "the thread of the broker's connection has been stuck for"
+    with mosquitto() as broker:
+        stream = 'id = "bed"\nsource = { kind = "broken", how = "goes on" }'
+        config = configure(tmp_path, broker.port, stream, mqtt="keepalive_s = 1")
+        with running(config, **manager.environment, **plugged) as daemon:
+            daemon.hear("connected to")
+            assert manager.pings(1.5) >= 1, "it lives"
+            if freeze:
+                daemon.hear(words)
+                manager.heard(0.6)
+                assert manager.pings(3) == 0
+            else:
+                broker.process.send_signal(signal.SIGSTOP)
+                daemon.hear("was lost")
+                manager.heard(6)
+                assert manager.pings(3) >= 2, daemon.talk()
+                assert not daemon.said(words)
+                broker.process.send_signal(signal.SIGCONT)
 
 
 def test_a_cable_that_is_pulled_is_an_alarm_and_no_reason_to_be_killed(tmp_path: Path, manager: Manager) -> None:
@@ -217,6 +257,17 @@ def test_status_without_a_configuration_asks_the_service() -> None:
     assert "no daemon runs as a service; name the configuration of one that runs otherwise (nobody answers at " in (
         done.stderr
     )
+
+
+@pytest.mark.parametrize("said", [b"no json", b'{"schema": "status/9"}', b"\xff"])
+def test_what_answers_in_another_version_is_said_in_a_line(said: bytes, tmp_path: Path) -> None:
+    config = configure(tmp_path, free_port(), from_tcp("bed", free_port()))
+    beacon = Beacon(socket_beside(tmp_path / "ledger.db"), lambda: said)
+    beacon.start()
+    done = holdover("status", config, cwd=tmp_path)
+    beacon.close()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is no report of this version" in done.stderr
 
 
 def test_a_socket_that_a_killed_daemon_left_behind_is_taken_over(tmp_path: Path) -> None:

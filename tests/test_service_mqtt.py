@@ -16,8 +16,7 @@ import pytest
 from holdover.apps.broker import HOST, Broker, find_broker
 from holdover.runtime.ledger import Ledger
 from holdover.runtime.mqtt_options import MqttOptions
-from holdover.runtime.sinks.mqtt import MqttSink
-from tests.brokers import Subscriber, drain, fill, mosquitto, wait_until
+from tests.brokers import Subscriber, connecting, drain, fill, mosquitto, wait_until
 from tests.processes import (
     PATIENCE_S,
     Daemon,
@@ -102,16 +101,6 @@ def _accepts(port: int) -> bool:
 
 def tls(pems: Path, name: str = "localhost") -> tuple[str, ...]:
     return "allow_anonymous true", f"cafile {pems}/ca.pem", f"certfile {pems}/{name}.pem", f"keyfile {pems}/{name}.key"
-
-
-@contextmanager
-def connecting(options: MqttOptions) -> Iterator[MqttSink]:
-    sink = MqttSink(options, "pi", "boot-1")
-    sink.start()
-    try:
-        yield sink
-    finally:
-        sink.close(2.0)
 
 
 def trusting(pems: Path, port: int, client: str = "") -> MqttOptions:

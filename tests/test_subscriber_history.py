@@ -140,7 +140,7 @@ def test_options_about_new_alerts_are_refused_without_a_broker(store: Path, caps
 
 
 OTHERS = {
-    "newer": ("PRAGMA application_id = 0x484F4C41; PRAGMA user_version = 3; CREATE TABLE alert (x)", "has schema 3"),
+    "newer": ("PRAGMA application_id = 0x484F4C41; PRAGMA user_version = 4; CREATE TABLE alert (x)", "has schema 4"),
     "version unknown": ("PRAGMA user_version = 7; CREATE TABLE alert (x)", "another program's"),
     "of others": ("CREATE TABLE bookmarks (x)", "another program's"),
     "of others, as old": ("PRAGMA user_version = 1; CREATE TABLE bookmarks (x)", "another program's"),

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from holdover.apps.broker import Broker
+from holdover.apps.subscribe import main
 from holdover.apps.subscriber import errands as errands_module
 from holdover.apps.subscriber.errands import Errands
 from holdover.apps.subscriber.hook import Hook
-from holdover.apps.subscriber.inbox import Inbox, Letter
+from holdover.apps.subscriber.inbox import Errand, Inbox, Letter
 from holdover.apps.subscriber.webhook import Webhook
 from holdover.runtime.errors import UsageError
 from tests.brokers import Subscriber, mosquitto, publish, wait_until
@@ -192,13 +193,61 @@ def test_a_hook_that_cannot_be_started_is_a_failure_and_no_crash(
     with closing(Inbox(tmp_path / "alerts.db")) as inbox:
         inbox.store([Letter("a", "pi", "ecg", 1, {"event_id": "a"})], 0.0, lambda _: ("exec",))
         errands = Errands(inbox, {"exec": Hook("true")}, said.append)
-        wait_until(lambda: errands.turn() or errands.failed > 2, "it has failed")
+        wait_until(lambda: errands.turn() or len(said) > 1, "it has failed twice")
         assert "cannot be started (Argument list too long)" in said[0]
         assert [errand.hook for errand in inbox.errands()] == ["exec"]
         monkeypatch.delenv("TOO_LONG")
         wait_until(lambda: errands.turn() or not errands.waiting, "it is done")
         assert inbox.errands() == []
         errands.close(1.0)
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_always_fails_is_given_up_and_what_follows_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    log = tmp_path / "hook.log"
+    letters = [Letter(key, "pi", "ecg", n, {"event_id": key, "label": "af"}) for n, key in enumerate("abc", 1)]
+    with closing(Inbox(tmp_path / "alerts.db")) as inbox:
+        inbox.store(letters, 1.7e9, lambda _: ("exec",))
+        hook = Hook(f"echo $HOLDOVER_EVENT_ID >> {log}; test $HOLDOVER_EVENT_ID != b")
+        errands = Errands(inbox, {"exec": hook}, said.append, tries=3)
+        given_up: list[Errand] = []
+        wait_until(lambda: given_up.extend(errands.turn()) or not errands.waiting, "all are dealt with")
+        assert [inbox.content(errand.alert)["event_id"] for errand in given_up] == ["b"]
+        assert inbox.errands() == []
+        errands.close(1.0)
+    assert lines(log) == ["a", "b", "b", "b", "c"], "in order, and three times"
+    assert said[-1].startswith("--exec failed 3 times for b of pi/ecg: exit status 1; it is given up")
+    assert main(["--no-follow", "--store", str(tmp_path / "alerts.db")]) == 0
+    out, err = capfd.readouterr()
+    assert out.count("\n") == 3
+    assert err.splitlines() == ["given up for b: --exec: exit status 1", "3 alerts, 1 hook failed"]
+
+
+@pytest.mark.usefixtures("soon")
+def test_without_a_limit_nothing_is_given_up_and_what_is_ended_has_not_failed(tmp_path: Path) -> None:
+    with closing(Inbox(tmp_path / "alerts.db")) as inbox:
+        inbox.store([Letter("a", "pi", "ecg", 1, {"event_id": "a"})], 0.0, lambda _: ("exec",))
+        said: list[str] = []
+        errands = Errands(inbox, {"exec": Hook("false")}, said.append, tries=0)
+        wait_until(lambda: errands.turn() or "failed 16 times" in "".join(said), "it is tried on")
+        errands.close(1.0)
+        last = Errands(inbox, {"exec": Hook("sleep 60")}, said.append, tries=1)
+        last.turn()
+        last.close(0.3)
+        assert [errand.hook for errand in inbox.errands()] == ["exec"]
+
+
+def test_a_subscriber_says_and_counts_what_a_hook_was_given_up_for(broker: Broker, tmp_path: Path) -> None:
+    with Subscriber(broker, tmp_path, "--exec", "false", "--hook-tries", "1", "--wait", "20") as subscriber:
+        subscriber.listening()
+        tell(broker, "a", "b")
+        wait_until(lambda: subscriber.talk().count("it is given up") == 2, "both are given up")
+        assert subscriber.stop() == 0
+        assert subscriber.talk().splitlines()[-1] == "2 alerts, 2 hook failed"
+    assert waiting(tmp_path) == []
 
 
 @pytest.mark.usefixtures("soon")

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdover.apps.broker import Broker
+from holdover.apps.subscriber.history import kept
 from holdover.apps.subscriber.inbox import Inbox, Letter, Notice
+from holdover.apps.subscriber.inbox_file import open_to_read
 from holdover.apps.subscriber.letter_reader import read_notice
 from holdover.apps.subscriber.numbering import MOST, Account, Balance, Numbering, covered
 from holdover.runtime.delivery import Delivery
@@ -248,6 +250,21 @@ INSERT INTO alert VALUES (1, 'a', 'pi', 'ecg', 1, 10.0, '{"event_id":"a"}', 1);
 INSERT INTO alert VALUES (2, 'b', 'pi', 'ecg', 4, 20.0, '{"event_id":"b"}', 0);
 PRAGMA user_version = 1;
 """
+
+
+def test_a_store_of_the_last_version_is_taken_over_and_can_be_read_before(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.db"
+    with closing(Inbox(path)) as inbox:
+        inbox.store([Letter("a", "pi", "ecg", 1, {"event_id": "a"})], 2.0, lambda _: ("exec",))
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP TABLE failure; PRAGMA user_version = 2")
+    with closing(open_to_read(path)) as db:
+        assert [alert.failures for alert in kept(db, 0.0)] == [None]
+    with closing(Inbox(path)) as inbox:
+        (errand,) = inbox.errands()
+        inbox.give_up(errand, 3.0, "exit status 1 \udcff")
+    with closing(open_to_read(path)) as db:
+        assert [alert.failures for alert in kept(db, 0.0)] == ["exec: exit status 1 ?"]
 
 
 def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:

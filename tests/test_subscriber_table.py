@@ -69,6 +69,17 @@ def test_an_episode_is_one_row_from_its_start_to_its_end(view: alert_table.Table
     assert caption == "4 alerts, 1 ongoing"
 
 
+def test_a_hook_that_was_given_up_is_marked_and_counted(view: alert_table.TableView) -> None:
+    content = said("a", "frequent_ventricular_beats")
+    view.alert("pi", "ecg", content, time.time())
+    view.hook_failed("pi", "ecg", content)
+    view.hook_failed("pi", "ecg", said("long gone"))
+    _, row, caption = drawn(view)
+    assert row.split()[3:5] == ["frequent_ventricular_bea", "!"]
+    assert caption == "1 alerts, 1 ongoing; 2 hook failed (!)"
+    assert len(row) <= 80
+
+
 def test_what_is_open_on_a_lost_monitor_is_not_known_any_more(view: alert_table.TableView) -> None:
     view.alert("pi", "ecg", said("a"), time.time())
     view.alert("pi-2", "ecg", said("b"), time.time())

@@ -65,6 +65,19 @@ def test_every_message_of_a_daemon_fits_its_schema_and_says_what_mqtt_5_can(tmp_
             assert hasattr(heard.properties, "MessageExpiryInterval") == (body["phase"] == "update")
 
 
+@pytest.mark.parametrize("streams", [["#"], ["a/b", "+"], ["bed"] * 1001, "bed", None])
+def test_what_another_program_left_as_our_info_stops_nothing(streams: object, tmp_path: Path) -> None:
+    left: dict[str, Any] = {"schema": "info/1", "version": "1", "boot_id": "b", "models": [], "home_assistant": True}
+    left["streams"] = streams
+    with mosquitto() as broker:
+        publish(broker, "holdover/pi/info", json.dumps(left).encode(), retain=True)
+        with Daemon(configure(tmp_path, broker.port, from_tcp("bed", free_port()))) as daemon:
+            daemon.hear("connected to")
+            time.sleep(0.5)
+            assert daemon.stop() == 0, daemon.talk()
+        assert "Traceback" not in daemon.talk()
+
+
 def test_the_state_names_the_open_episodes_also_after_a_kill(tmp_path: Path) -> None:
     port = free_port()
     with mosquitto() as broker:
@@ -116,21 +129,24 @@ def test_with_confirmation_an_alert_is_sent_again_until_a_subscriber_has_stored_
     tmp_path: Path, version: Any
 ) -> None:
     broker = mosquitto()
-    with Ledger(tmp_path / "ledger.db") as ledger:
+    with Ledger(tmp_path / "ledger.db", confirm=True) as ledger:
         options = MqttOptions(port=broker.port, version=version, confirm=True, will_delay_s=0)
         sink = MqttSink(options, "pi", "boot-1")
         delivery = Delivery(ledger, sink)
         sink.start()
         fill(ledger, 1, 2)
         first, second = (row.event_id for row in ledger.unsent())
-        wait_until(lambda: delivery.turn() or ledger.depth()[0] == 0, "the broker has both")
+        wait_until(lambda: delivery.turn() or not ledger.unsent(), "the broker has both")
         ack = Ack(event_id=first, by="test", at=iso(time.time()))
         publish(broker, "holdover/pi/streams/ecg/ack", b"no json")
         publish(broker, "holdover/pi/streams/ecg/ack", msgspec.json.encode(ack))
         confirmed = "SELECT count(*) FROM outbox WHERE state = 2"
         wait_until(lambda: delivery.turn() or ledger._db.execute(confirmed).fetchone() == (1,), "one is confirmed")
         broker.kill()
+        ledger._db.execute("PRAGMA query_only = 1")  # as a disk that is full for a while
         with Listener(again := mosquitto(port=broker.port)) as listener:
+            wait_until(lambda: delivery.turn() or sink.connected, "it is connected again", 20)
+            ledger._db.execute("PRAGMA query_only = 0")
             wait_until(lambda: delivery.turn() or listener.on("/alert"), "it comes again", 20)
             time.sleep(0.3)
             delivery.turn()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (("age", 4), ("priority", 8), ("state", 12), ("label", 26), ("from", 18), ("score", 5))
+LABEL = dict(COLUMNS)["label"]
 SPARE = 80 - sum(width + 1 for _, width in COLUMNS)
 COLOURS = {"high": "bold red", "medium": "yellow", "low": "cyan", "info": "dim"}
 KEPT = 1000
@@ -32,6 +33,7 @@ class Episode:
     ended: float | None = None
     how: str = ""
     latched: bool = False
+    hook_failed: bool = False
 
     @property
     def weight(self) -> tuple[bool, int, float]:
@@ -50,7 +52,7 @@ class TableView:
         self._console = Console()
         self._episodes: dict[tuple[str, str, str], Episode] = {}
         self._lost: dict[str | None, float] = {}
-        self._count = 0
+        self._count = self._failures = 0
         self._drawn = time.monotonic()
         self._live = Live(self._table(), console=self._console, auto_refresh=False)
         self._live.start()
@@ -58,8 +60,7 @@ class TableView:
     def alert(self, node: str, stream: str, content: dict[str, Any], received: float) -> None:
         """Begin or change a row."""
         self._count += 1
-        key = (node, stream, text_of(content.get("episode_id", content.get("event_id"))))
-        episode = self._episodes.setdefault(key, Episode(node, stream, received))
+        episode = self._episodes.setdefault(_key(node, stream, content), Episode(node, stream, received))
         episode.priority, episode.label = text_of(content.get("priority", "")), text_of(content.get("label", ""))
         episode.score = score_of(content.get("score"))
         episode.latched = content.get("latched") is True
@@ -67,6 +68,13 @@ class TableView:
             episode.ended, episode.how = received, text_of(content.get("end_reason", "ended"))
         if len(self._episodes) > KEPT:
             del self._episodes[min(self._episodes, key=lambda key: self._episodes[key].weight)]
+        self._draw()
+
+    def hook_failed(self, node: str, stream: str, content: dict[str, Any]) -> None:
+        """Mark the row."""
+        self._failures += 1
+        if episode := self._episodes.get(_key(node, stream, content)):
+            episode.hook_failed = True
         self._draw()
 
     def status(self, node: str | None, online: bool) -> None:
@@ -122,7 +130,7 @@ class TableView:
             age(now - (episode.began if episode.ended is None else episode.ended)),
             episode.priority,
             self._state(episode),
-            episode.label,
+            f"{episode.label[: LABEL - 2]} !" if episode.hook_failed else episode.label,
             plain(f"{episode.node}/{episode.stream}"),
             episode.score,
         )
@@ -138,10 +146,15 @@ class TableView:
         ongoing = sum(episode.ended is None for episode in self._episodes.values())
         hidden = len(self._episodes) - len(self._shown())
         parts = [f"{self._count} alerts, {ongoing} ongoing" + (f", {hidden} rows not shown" if hidden else "")]
+        parts += [f"{self._failures} hook failed (!)"] if self._failures else []
         for who, since in self._lost.items():
             name = "no broker" if who is None else f"monitor lost: {plain(who)}"
             parts.append(f"{name} ({age(now - since).strip()})")
         return "; ".join(parts)
+
+
+def _key(node: str, stream: str, content: dict[str, Any]) -> tuple[str, str, str]:
+    return node, stream, text_of(content.get("episode_id", content.get("event_id")))
 
 
 def age(seconds: float) -> str:

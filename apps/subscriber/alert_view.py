@@ -20,6 +20,9 @@ class View(Protocol):
     def alert(self, node: str, stream: str, content: dict[str, Any], received: float) -> None:
         """Show an alert of a stream that came at `received`, Unix time in seconds."""
 
+    def hook_failed(self, node: str, stream: str, content: dict[str, Any]) -> None:
+        """A hook was given up for an alert that was shown."""
+
     def status(self, node: str | None, online: bool) -> None:
         """A node is there or not; None: the broker."""
 
@@ -41,6 +44,9 @@ class JsonView:
         line = msgspec.json.encode(content | {"received_time": iso(received)})
         sys.stdout.buffer.write(line + b"\n")
         sys.stdout.flush()
+
+    def hook_failed(self, _node: str, _stream: str, _content: dict[str, Any]) -> None:
+        """Do nothing: it is also said."""
 
     def status(self, _node: str | None, _online: bool) -> None:
         """Do nothing: it is also said."""

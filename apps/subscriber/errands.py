@@ -1,5 +1,6 @@
-"""What hooks do for alerts: at least once each, in order within a stream, tried again with growing pauses."""
+"""What hooks do for alerts: in order within a stream, tried again with growing pauses until done or given up."""
 
+import math
 import queue
 import random
 import threading
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 from holdover.apps.subscriber.inbox import Errand, Inbox
 
 AT_ONCE = 8
+TRIES = 10
+"""Three minutes or so, and the time that the hook itself takes."""
 BACKOFF_S = (1.0, 60.0)
 
 
@@ -41,11 +44,17 @@ class _Queue:
         self.due = 0.0
         self.is_running = False
 
+    def take_first(self) -> Errand:
+        """The first is done with, whatever came of it."""
+        self.tries, self.due = 0, 0.0
+        return self.errands.popleft()
+
 
 class Errands:
     """Runs hooks in threads of their own; used by the thread that owns the inbox.
 
-    What fails is tried again for ever, and holds back what follows it in its own stream alone.
+    What fails is tried again, and holds back what follows it in its own stream alone; after `tries` it is given up,
+    which the store keeps, and what follows goes on.
 
     Parameters
     ----------
@@ -53,13 +62,17 @@ class Errands:
         By name, as in the store: "exec", "webhook".
     say
         Takes a line of talk.
+    tries
+        In one run of this process; 0: without end.
     """
 
-    def __init__(self, inbox: Inbox, hooks: Mapping[str, Runner], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, inbox: Inbox, hooks: Mapping[str, Runner], say: Callable[[str], None], tries: int = TRIES
+    ) -> None:
         self._inbox, self._hooks, self._say = inbox, hooks, say
+        self._most_tries = tries or math.inf
         self._lanes: dict[Lane, _Queue] = {}
         self._results: queue.SimpleQueue[tuple[Lane, str]] = queue.SimpleQueue()
-        self.failed = 0
         left = inbox.errands()
         self.add(left)
         for hook, count in Counter(errand.hook for errand in left if errand.hook not in hooks).items():
@@ -86,15 +99,16 @@ class Errands:
         """How much is not done."""
         return sum(len(lane.errands) for lane in self._lanes.values())
 
-    def turn(self) -> None:
-        """Take in what is done, and begin what is due."""
-        self._collect()
+    def turn(self) -> list[Errand]:
+        """Take in what is done, and begin what is due; returns what was given up."""
+        given_up = self._collect()
         now = time.monotonic()
         room = {hook: AT_ONCE - self._busy(hook) for hook in self._hooks} if self._lanes else {}
         for lane, line in self._lanes.items():
             if room[lane.hook] > 0 and not line.is_running and now >= line.due:
                 room[lane.hook] -= 1
                 self._begin(lane, line)
+        return given_up
 
     def close(self, patience_s: float) -> None:
         """Wait for what runs, then end it; what is not done waits in the store."""
@@ -102,6 +116,7 @@ class Errands:
         while self.running and time.monotonic() < until:
             time.sleep(0.01)
             self._collect()
+        self._most_tries = math.inf  # what is ended here has not failed
         for hook in self._hooks.values():
             hook.close()
         until = time.monotonic() + 1.0
@@ -125,34 +140,42 @@ class Errands:
             failure = f"{type(error).__name__}: {error}"
         self._results.put((lane, failure))
 
-    def _collect(self) -> None:
+    def _collect(self) -> list[Errand]:
         done: list[Errand] = []
+        given_up: list[Errand] = []
         while not self._results.empty():
             lane, failure = self._results.get()
             line = self._lanes.pop(lane)
             line.is_running = False
-            if failure:
+            line.tries += 1
+            if not failure:
+                done.append(line.take_first())
+            elif line.tries < self._most_tries:
                 self._put_off(lane, line, failure)
             else:
-                done.append(line.errands.popleft())
-                line.tries, line.due = 0, 0.0
+                given_up.append(self._give_up(lane, line, failure))
             # Put back last, so that lanes take turns.
             if line.errands:
                 self._lanes[lane] = line
         self._inbox.finish(done)
+        return given_up
 
     def _put_off(self, lane: Lane, line: _Queue, failure: str) -> None:
-        self.failed += 1
-        line.tries += 1
         pause_s = min(BACKOFF_S[0] * 2.0 ** min(line.tries - 1, 10), BACKOFF_S[1]) * random.uniform(0.5, 1.0)
         line.due = time.monotonic() + pause_s
         if line.tries & (line.tries - 1) == 0:
-            event_id = self._inbox.content(line.errands[0].alert)["event_id"]
             behind = f", {len(line.errands) - 1} behind it" if len(line.errands) > 1 else ""
-            self._say(
-                f"--{lane.hook} failed {_times(line.tries)} for {event_id} of {lane.node}/{lane.stream}: {failure}; "
-                f"it is tried again{behind}"
-            )
+            self._say(f"{self._told(lane, line, failure)}; it is tried again{behind}")
+
+    def _give_up(self, lane: Lane, line: _Queue, failure: str) -> Errand:
+        self._say(f"{self._told(lane, line, failure)}; it is given up, and what follows it goes on")
+        errand = line.take_first()
+        self._inbox.give_up(errand, time.time(), failure)
+        return errand
+
+    def _told(self, lane: Lane, line: _Queue, failure: str) -> str:
+        event_id = self._inbox.content(line.errands[0].alert)["event_id"]
+        return f"--{lane.hook} failed {_times(line.tries)} for {event_id} of {lane.node}/{lane.stream}: {failure}"
 
 
 def _times(number: int) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from holdover.apps.subscriber.inbox_file import default_store, explained, open_to_write
 from holdover.apps.subscriber.numbering import Account, Balance, Numbering
 from holdover.runtime.errors import LedgerError
-from holdover.runtime.ledger_file import hold
+from holdover.runtime.ledger_file import hold, transaction
 
 __all__ = ["Errand", "Inbox", "Letter", "Notice", "Stored", "default_store"]
 
@@ -141,6 +141,15 @@ class Inbox:
             with self._transaction():
                 self._db.executemany("DELETE FROM errand WHERE alert = ? AND hook = ?", rows)
 
+    def give_up(self, errand: Errand, at: float, why: str) -> None:
+        """Note that a hook is not run for this alert any more: when, Unix time in seconds, and what went wrong."""
+        with self._transaction():
+            self._db.execute("DELETE FROM errand WHERE alert = ? AND hook = ?", (errand.alert, errand.hook))
+            self._db.execute(
+                "INSERT OR REPLACE INTO failure (alert, hook, at, why) VALUES (?, ?, ?, ?)",
+                (errand.alert, errand.hook, at, why.encode(errors="replace").decode()),
+            )
+
     def content(self, alert: int) -> dict[str, Any]:
         """An alert by its number in this file."""
         with explained(self.path):
@@ -199,12 +208,5 @@ class Inbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with explained(self.path), transaction(self._db):
+            yield

@@ -11,13 +11,19 @@ import msgspec
 
 from holdover.apps.subscriber.numbering import Numbering
 from holdover.runtime.errors import LedgerError
+from holdover.runtime.ledger_file import transaction
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x484F4C41
 ALERT = """
 CREATE TABLE alert (
     id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, node TEXT NOT NULL, stream TEXT NOT NULL,
     stream_seq INTEGER, received REAL NOT NULL, payload BLOB NOT NULL)
+"""
+FAILURE = """
+CREATE TABLE failure (
+    alert INTEGER NOT NULL, hook TEXT NOT NULL, at REAL NOT NULL, why TEXT NOT NULL, PRIMARY KEY (alert, hook)
+) WITHOUT ROWID
 """
 OTHERS = (
     "CREATE TABLE errand (alert INTEGER NOT NULL, hook TEXT NOT NULL, PRIMARY KEY (alert, hook)) WITHOUT ROWID",
@@ -27,9 +33,10 @@ OTHERS = (
     """CREATE TABLE numbering (
         node TEXT NOT NULL, stream TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (node, stream)) WITHOUT ROWID""",
     "CREATE INDEX alert_received ON alert (received)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
 )
+STEPS = ((ALERT,), OTHERS, (FAILURE,))
+"""What each version added to the one before."""
+MARKS = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}")
 FROM_1 = (
     "INSERT INTO errand (alert, hook) SELECT id, 'exec' FROM alert WHERE handled = 0",
     "DROP INDEX IF EXISTS alert_unhandled",
@@ -118,21 +125,12 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 def _make(db: sqlite3.Connection, version: int) -> None:
     """The tables, in one transaction, out of what an earlier version left."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if version == 0:
-            db.execute(ALERT)
-        for statement in OTHERS:
+    statements = [statement for step in STEPS[version:] for statement in step]
+    with transaction(db):
+        for statement in (*statements, *(FROM_1 if version == 1 else ()), *MARKS):
             db.execute(statement)
         if version == 1:
-            for statement in FROM_1:
-                db.execute(statement)
             _count(db)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def _count(db: sqlite3.Connection) -> None:

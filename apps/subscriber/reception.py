@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from holdover.apps.subscriber.alert_filter import AlertFilter
 from holdover.apps.subscriber.alert_view import View, plain
 from holdover.apps.subscriber.confirmation import Confirmations
-from holdover.apps.subscriber.errands import Errands, Runner
+from holdover.apps.subscriber.errands import TRIES, Errands, Runner
 from holdover.apps.subscriber.inbox import Inbox, Letter, Notice, Stored
 from holdover.apps.subscriber.letter_reader import read_alert, read_notice
 from holdover.runtime.errors import BrokerError
-from holdover.runtime.mqtt import Event, Link
+from holdover.runtime.mqtt import Event, Link, topic_of
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -40,12 +40,15 @@ class Reception:
         Stop after so many new alerts that pass; None: never.
     confirm
         Tell the node of each alert that is stored.
+    tries
+        So often a hook may fail for an alert before it is given up; 0: without end.
 
     Attributes
     ----------
     tally
         How many were "new", "repeated", "unreadable", "retained" or "foreign" (of another base); "missing" and
-        "given up" are what holes in `stream_seq` tell, the latter where the node said so.
+        "given up" are what holes in `stream_seq` tell, the latter where the node said so; "hook failed" for how many a
+        hook was given up.
     """
 
     def __init__(
@@ -59,12 +62,13 @@ class Reception:
         only: AlertFilter | None = None,
         count: int | None = None,
         confirm: bool = False,
+        tries: int = TRIES,
     ) -> None:
         self.link, self.inbox, self.view, self.count = link, inbox, view, count
         self.only = only or AlertFilter()
         self.tally: Counter[str] = Counter()
         self.stopped = False
-        self.errands = Errands(inbox, hooks or {}, self._say)
+        self.errands = Errands(inbox, hooks or {}, self._say, tries)
         self._hooks = tuple(hooks or ())
         self._base = base
         self._topics = (f"{base}/+/streams/+/alert", f"{base}/+/streams/+/dropped", f"{base}/+/status")
@@ -92,7 +96,7 @@ class Reception:
         while not self._is_done() and time.monotonic() < until:
             self._turn(min(0.02 if self.errands.running else 0.2, max(0.0, until - time.monotonic())))
         while self.errands.untried and not self.stopped:
-            self.errands.turn()
+            self._do_errands()
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -113,11 +117,16 @@ class Reception:
             else:
                 self._take(event)
         self._receive(messages)
-        self.errands.turn()
+        self._do_errands()
         self.view.tick()
         if time.monotonic() > self._lonely:
             self._lonely = float("inf")
             self._say(f"no node has said anything below {self._base}/ at this broker yet: waiting for one")
+
+    def _do_errands(self) -> None:
+        for errand in self.errands.turn():
+            self.tally["hook failed"] += 1
+            self.view.hook_failed(errand.node, errand.stream, self.inbox.content(errand.alert))
 
     def _is_done(self) -> bool:
         return self.stopped or (self.count is not None and self.tally["new"] >= self.count)
@@ -206,22 +215,23 @@ class Reception:
             self.tally["not shown"] += 1
 
     def _read(self, message: "MQTTMessage") -> Letter | Notice | None:
-        base, levels = message.topic[: len(self._base) + 1], message.topic[len(self._base) + 1 :].split("/")
+        topic = topic_of(message)
+        base, levels = topic[: len(self._base) + 1], topic[len(self._base) + 1 :].split("/")
         if base != f"{self._base}/" or (len(levels), levels[-1]) not in ((2, "status"), (4, "alert"), (4, "dropped")):
-            self._note(f"ignored what came on {message.topic}, to which an earlier run subscribed", "foreign")
+            self._note(f"ignored what came on {topic}, to which an earlier run subscribed", "foreign")
             return None
         payload = bytes(message.payload)
         if levels[-1] == "status":
             self._hear_status(levels[0], payload)
             return None
         if message.retain:
-            self._note(f"ignored a retained alert on {message.topic}: alerts are events, clear it there", "retained")
+            self._note(f"ignored a retained alert on {topic}: alerts are events, clear it there", "retained")
             return None
         read = read_alert if levels[-1] == "alert" else read_notice
         letter = read(levels[0], levels[2], payload)
         if letter is None:
             wanted = "alert (JSON with event_id)" if levels[-1] == "alert" else "account of dropped alerts"
-            self._note(f"what comes on {message.topic} is no {wanted}: not stored", "unreadable")
+            self._note(f"what comes on {topic} is no {wanted}: not stored", "unreadable")
         return letter
 
     def _meet(self, letter: Letter) -> None:

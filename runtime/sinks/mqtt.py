@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from holdover.runtime.ledger import Dropped, Row
-from holdover.runtime.mqtt import Event, Link, Will
+from holdover.runtime.ledger import Row
+from holdover.runtime.ledger_room import Dropped
+from holdover.runtime.mqtt import Event, Link, Will, topic_of
 from holdover.runtime.mqtt_options import MqttOptions, check_name
 from holdover.runtime.sinks.envelope import enclose, seal
 from holdover.runtime.wire import Ack, dropped_note, iso
@@ -38,7 +39,7 @@ class Progress(NamedTuple):
     confirmed
         Event ids that a subscriber says it has stored.
     connected
-        How many connections came up.
+        Whether a connection came up.
     heard
         Topic and payload of what else came that was asked for.
     """
@@ -46,7 +47,7 @@ class Progress(NamedTuple):
     rows: list[int]
     dropped: list[int]
     confirmed: list[str]
-    connected: int
+    connected: bool
     heard: list[tuple[str, bytes]]
 
 
@@ -102,7 +103,7 @@ class MqttSink:
         self._since = 0.0
         self._retained: dict[str, _Standing] = {}
         self._unsaid: dict[str, _Standing] = {}
-        self._progress = Progress([], [], [], 0, [])
+        self._progress = Progress([], [], [], False, [])
         self._up_since = 0.0
         self._last = ""
         self._told: dict[str, float] = {}
@@ -120,6 +121,11 @@ class MqttSink:
         """Begin to connect, and say that the node is online as soon as it is; returns at once."""
         self.status(True)
         self._link.start()
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the thread that keeps the connection has been overdue, in seconds; 0 while it turns."""
+        return self._link.stuck_s
 
     def status(self, online: bool) -> None:
         """Say that the node is online or offline."""
@@ -174,7 +180,7 @@ class MqttSink:
     def poll(self) -> Progress:
         """Take in what happened since the last call."""
         self._take_in()
-        progress, self._progress = self._progress, Progress([], [], [], 0, [])
+        progress, self._progress = self._progress, Progress([], [], [], False, [])
         return progress
 
     def close(self, timeout_s: float = 5.0) -> Progress:
@@ -184,6 +190,9 @@ class MqttSink:
         if self.connected:
             self.status(False)
             self._settle(until)
+        if self._client is not None and (self._unsaid or self._in_flight):
+            self._link.drop(self._client)  # a farewell would take back the will, which has yet to say "offline"
+            self._client = None
         self._link.stop(self._client, max(0.5, until - time.monotonic()))
         self._client = None
         return self.poll()
@@ -217,7 +226,7 @@ class MqttSink:
             self._tell(logging.WARNING, f"the broker refuses what this node would hear ({event.text}): give it the "
                                         f"right to read {', '.join(sorted(self._wanted))}")  # fmt: skip
         elif event.message is not None:
-            self._hear(event.message.topic, bytes(event.message.payload))
+            self._hear(topic_of(event.message), bytes(event.message.payload))
 
     def _hear(self, topic: str, payload: bytes) -> None:
         if not topic.endswith("/ack"):
@@ -233,7 +242,7 @@ class MqttSink:
         self._up_since = time.monotonic()
         self._in_flight.clear()
         self._unsaid = dict(self._retained)
-        self._progress = self._progress._replace(connected=self._progress.connected + 1)
+        self._progress = self._progress._replace(connected=True)
         for topic in sorted(self._wanted):
             event.client.subscribe(topic, qos=1)
         self._tell(logging.INFO, f"connected to {self.options.address} as {self._link.client_id}")
