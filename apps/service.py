@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdover.runtime.errors import ConfigError, UsageError
 
@@ -27,6 +27,14 @@ CREDENTIALS = {"mqtt-password": "password_file", "mqtt-key": "key_file"}
 """What systemd hands over that no other user may read, and the options in whose place it comes."""
 GROUPS = {"tty": "dialout", "i2c": "i2c", "spidev": "spi", "gpiochip": "gpio", "video": "video"}
 """Who owns a device on Raspberry Pi OS, by the beginning of its name; used where it is not plugged in."""
+WIRES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ads1115": ("/dev/i2c-{bus}", {"bus": 1}),
+    "ads1292r": ("/dev/spidev{bus}.{device}", {"bus": 0, "device": 0}),
+    "max30003": ("/dev/spidev{bus}.{device}", {"bus": 0, "device": 0}),
+}
+"""The devices of chips, which are configured by number, and the numbers that are usual."""
+CALLERS, ANYWHERE = ("tcp", "mqtt"), ("udp", "lsl", "brainflow")
+"""Sources that call the host they name, and those whose addresses are not known beforehand."""
 HOT = ("ttyUSB", "ttyACM")
 """Devices that come and go: allowed by their kind, since a node that is not there yet cannot be."""
 
@@ -145,10 +153,22 @@ def needs(config: "Config", path: Path, python: Path, trees: Iterable[Path] = ()
     return Needs(
         (str(python), "-I", "-m", "holdover", "run", str(path)),
         credentials,
-        sorted({Path(d) for d in (*devices, *(v for s in sources for v in s.values())) if _is_device(d)}),
-        _hosts([m.host, *(str(s.get("host", "127.0.0.1")) for s in sources if s["kind"] == "tcp")]),
+        sorted({Path(str(d)) for d in (*devices, *(v for s in sources for v in _named(s))) if _is_device(d)}),
+        None
+        if any(s["kind"] in ANYWHERE for s in sources)
+        else _hosts([m.host, *(str(s.get("host", "127.0.0.1")) for s in sources if s["kind"] in CALLERS)]),
         sorted({tree.absolute() for tree in read if _is_below(tree.absolute(), HIDDEN)}),
     )
+
+
+def _named(source: dict[str, Any]) -> Iterator[object]:
+    """What of a source may be a device: its options, and the wires that its numbers mean."""
+    yield from source.values()
+    if source["kind"] in WIRES:
+        path, usual = WIRES[source["kind"]]
+        yield path.format(**(usual | source))
+    if "ready_line" in source:
+        yield f"/dev/gpiochip{source.get('gpio_chip', 0)}"
 
 
 def _is_device(value: object) -> bool:

@@ -120,6 +120,13 @@ def test_devices_are_opened_one_by_one() -> None:
     assert keys(text, "PrivateUsers") == []
 
 
+def test_chips_get_the_wires_that_their_numbers_mean() -> None:
+    chip = {"kind": "ads1292r", "bus": 1, "ready_line": 17}
+    assert keys(written(a_config(chip)), "DeviceAllow") == ["/dev/gpiochip0 rw", "/dev/spidev1.0 rw"]
+    assert keys(written(a_config({"kind": "ads1115"})), "DeviceAllow") == ["/dev/i2c-1 rw"]
+    assert keys(written(a_config({"kind": "ads1115"})), "SupplementaryGroups") == ["i2c"]
+
+
 @pytest.mark.parametrize(
     ("host", "source", "allowed"),
     [
@@ -130,6 +137,8 @@ def test_devices_are_opened_one_by_one() -> None:
         ("localhost", TCP | {"host": "0.0.0.0"}, []),
         ("broker.example", TCP, []),
         ("localhost", TCP | {"host": "sensor.example"}, []),
+        ("localhost", {"kind": "mqtt", "host": "192.0.2.9", "rate_hz": 250}, ["localhost 192.0.2.9"]),
+        ("localhost", {"kind": "udp", "port": 9000, "rate_hz": 250}, []),
     ],
 )
 def test_the_network_is_as_wide_as_it_must_be(host: str, source: dict[str, Any], allowed: list[str]) -> None:
