@@ -35,6 +35,8 @@ the gate, on records that were not calibrated on:
   labels, beats, alerts   share that is the same as the parent's
   scores                  1 - difference / spread, of all other outputs
   V.f1, V.se, V.pp, S...  change against the reference annotations, by class
+without --gate: V.f1>=-0.005,S.f1>=-0.01,labels>=0.995,beats>=0.995, of that
+what can be measured; labels>=0.995,scores>=0.95 of a model without beats
 
 examples:
   holdover export model.onnx -o m.onnx --keep-whole whole.onnx --rate 360 ...
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--held-out", nargs="+", metavar="RECORD",
         help="recordings to judge by (default: the last quarter of those to calibrate on)")  # fmt: skip
     add("--method", default=AUTO, metavar="NAME", help="see below (default: auto)")
-    add("--gate", metavar="BOUNDS", help='such as "V.f1>=-0.005,labels>=0.995" (default: what can be measured of that)')
+    add("--gate", metavar="BOUNDS", help='such as "V.f1>=-0.005,labels>=0.995" (default: see below)')
     add("--ranges", default="minmax", choices=("minmax", "percentile", "entropy"),
         help="how ranges follow from what was seen (default: %(default)s)")  # fmt: skip
     add("--seconds", type=float, default=CALIBRATE_S, metavar="S",

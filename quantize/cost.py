@@ -1,6 +1,9 @@
-"""What a step costs, models in turns; in time of the thread, so that what else the machine does hardly counts."""
+"""What a step costs, models in turns; in time of the thread, so that what else the machine does hardly counts.
 
-import statistics
+Of the calls the tenth percentile is taken: on a busy machine, the ratio of two equal models came within 3 % of 1 so,
+and within 5 % by the median. The least cannot be used, since a thread's clock jumps where the thread is taken off.
+"""
+
 import time
 from collections.abc import Sequence
 
@@ -11,10 +14,11 @@ from holdover.runtime.engine import Lane
 
 TURN = 10
 ROUNDS = 60
+PERCENTILE = 10
 
 
 def step_costs(models: Sequence[bytes], hops: int = 1) -> list[float]:
-    """Microseconds of a block of so many hops for each model, median, the models taking turns on one thread."""
+    """Microseconds of a block of so many hops for each model, the models taking turns on one thread."""
     lanes = [_warm(data, hops) for data in models]
     took: list[list[float]] = [[] for _ in models]
     for _ in range(ROUNDS):
@@ -24,7 +28,7 @@ def step_costs(models: Sequence[bytes], hops: int = 1) -> list[float]:
                 start = time.thread_time()
                 lane.push(block)
                 times.append(time.thread_time() - start)
-    return [statistics.median(times) * 1e6 for times in took]
+    return [float(np.percentile(times, PERCENTILE)) * 1e6 for times in took]
 
 
 def _warm(data: bytes, hops: int) -> "tuple[Lane, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]":

@@ -1,6 +1,6 @@
 """A float model and its smaller child side by side over a long signal: how far they part, and how they come back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,13 +130,40 @@ def drift(parent: bytes, child: bytes, x: Array) -> Drift:
     x : array
         (samples, channels) at their rate, of any length.
     """
-    a, b = engine_of(parent), engine_of(child)
-    c = a.contract
-    sums, states = _side_by_side(a, b, x)
+    return drifts(parent, [child], x)[0]
+
+
+def drifts(parent: bytes, children: Sequence[bytes], x: Array) -> list[Drift]:
+    """Run a model and several children over a signal, the parent once; see `drift`."""
+    a, others = engine_of(parent), [engine_of(child) for child in children]
+    return [_drift(a, b, x, beside) for b, beside in zip(others, _side_by_side(a, others, x), strict=True)]
+
+
+@dataclass
+class _Beside:
+    """A child beside its parent, so far."""
+
+    stream: Stream
+    sums: dict[str, _Sum]
+    states: dict[str, float] = field(default_factory=dict)
+    waiting: tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]] = field(default_factory=lambda: ({}, {}))
+
+    def add(self, parent: Mapping[str, NDArray[Any]], child: Mapping[str, NDArray[Any]]) -> None:
+        """What the two said of a piece; what one alone has said waits for the other."""
+        for left, said in zip(self.waiting, (parent, child), strict=True):
+            left |= {n: np.concatenate([left[n], v]) if n in left else v for n, v in said.items()}
+        for name, total in self.sums.items():
+            frames = min(len(left[name]) for left in self.waiting)
+            total.add(*(left[name][:frames] for left in self.waiting))
+            for left in self.waiting:
+                left[name] = left[name][frames:]
+
+
+def _drift(a: OrtEngine, b: OrtEngine, x: Array, beside: _Beside) -> Drift:
+    c, sums = a.contract, beside.sums
     pieces = len(next(iter(sums.values())).frames)
     tenth, hour = max(pieces // 10, 1), round(HOUR_S / PIECE_S)
     stretch = x[: round(FORCED_S * c.signal.rate_hz)]
-    free, forced = _stretch(a, b, stretch, forced=False), _stretch(a, b, stretch, forced=True)
     classes = [o for o in c.outputs if o.meaning == "class_logits"]
     return Drift(
         hours=len(x) / c.signal.rate_hz / HOUR_S,
@@ -145,8 +172,11 @@ def drift(parent: bytes, child: bytes, x: Array) -> Drift:
         last={n: s.over(slice(pieces - tenth, pieces)) for n, s in sums.items()},
         worst={n: s.worst for n, s in sums.items()},
         labels={o.name: _share(sums[o.name], o) for o in classes},
-        states=states, free=free, forced=forced, burst=_burst(a, b, x),
-    )  # fmt: skip
+        states=beside.states,
+        free=_stretch(a, b, stretch, forced=False),
+        forced=_stretch(a, b, stretch, forced=True),
+        burst=_burst(a, b, x),
+    )
 
 
 def _share(found: _Sum, o: OutputSpec) -> float:
@@ -154,24 +184,18 @@ def _share(found: _Sum, o: OutputSpec) -> float:
     return found.same / frames if frames else 1.0
 
 
-def _side_by_side(a: OrtEngine, b: OrtEngine, x: Array) -> tuple[dict[str, _Sum], dict[str, float]]:
+def _side_by_side(a: OrtEngine, others: Sequence[OrtEngine], x: Array) -> list[_Beside]:
     rate_hz = a.contract.signal.rate_hz
-    streams = Stream(a, rate_hz), Stream(b, rate_hz)
-    waiting: list[dict[str, NDArray[Any]]] = [{}, {}]
-    sums = {o.name: _Sum() for o in a.contract.outputs}
-    states: dict[str, float] = {}
+    stream = Stream(a, rate_hz)
+    besides = [_Beside(Stream(b, rate_hz), {o.name: _Sum() for o in a.contract.outputs}) for b in others]
     piece = round(PIECE_S * rate_hz)
     for at in range(0, len(x), piece):
-        for stream, left in zip(streams, waiting, strict=True):
-            said = stream.push(Chunk(at, x[at : at + piece])).values
-            left |= {n: np.concatenate([left[n], v]) if n in left else v for n, v in said.items()}
-        for name, total in sums.items():
-            frames = min(len(left[name]) for left in waiting)
-            total.add(*(left[name][:frames] for left in waiting))
-            for left in waiting:
-                left[name] = left[name][frames:]
-        _states(streams[0].snapshot()["lane"], streams[1].snapshot()["lane"], states)
-    return sums, states
+        chunk = Chunk(at, x[at : at + piece])
+        said, state = stream.push(chunk).values, stream.snapshot()["lane"]
+        for beside in besides:
+            beside.add(said, beside.stream.push(chunk).values)
+            _states(state, beside.stream.snapshot()["lane"], beside.states)
+    return besides
 
 
 def _states(a: State, b: State, worst: dict[str, float]) -> None:

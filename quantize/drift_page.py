@@ -55,14 +55,15 @@ def _summary(drift: Drift, chosen: Chosen) -> str:
     ]
     said = "".join(f'<li class="{"good" if ok else "bad"}">{escape(good if ok else bad)}</li>'
                    for ok, good, bad in verdicts)  # fmt: skip
-    labels = "".join(f"<li>{escape(n)}: {share:.3%} of frames have the same label</li>"
+    labels = "".join(f"<li>{escape(n)}: {share:.3%} of the frames have the same label</li>"
                      for n, share in drift.labels.items())  # fmt: skip
     best = chosen.best
     parity = "".join(f"<li>{escape(n)} {p.value:+.4f}; least {p.there:+.4f} on {escape(p.worst)}</li>"
                      for n, p in best.telling.items()) if best else ""  # fmt: skip
     step = f"; a step takes {best.step_us:.1f} us, the parent's {best.parent_step_us:.1f} us" if best else ""
     return (f"<p>{before / 1024:.1f} kB to {after / 1024:.1f} kB, {before / after:.2f} times smaller{step}.</p>"
-            f"<ul>{said}{labels}</ul><p>On the held-out records:</p><ul>{parity}</ul>")  # fmt: skip
+            f"<p>Over {drift.hours:.1f} h:</p><ul>{said}{labels}</ul>"
+            f"<p>What is decided, over the held-out records once:</p><ul>{parity}</ul>")  # fmt: skip
 
 
 def _errors(drift: Drift) -> str:

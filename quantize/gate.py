@@ -100,20 +100,25 @@ def parse(text: str) -> tuple[Bound, ...]:
     return tuple(bounds)
 
 
-def failed(bounds: Iterable[Bound], parity: Mapping[str, Parity]) -> list[str]:
-    """A sentence for each bound that does not hold.
+def check_measured(bounds: Iterable[Bound], parity: Mapping[str, Parity]) -> None:
+    """Hold a gate against what can be measured.
 
     Raises
     ------
     UsageError
-        A bound on what was not measured.
+        A bound on what is not.
     """
-    sentences = []
     for bound in bounds:
-        found = parity.get(bound.measure)
-        if found is None:
+        if bound.measure not in parity:
             known = ", ".join(parity) or "nothing"
             raise UsageError(f"--gate names {bound.measure}, which cannot be measured here; measured: {known}")
+
+
+def failed(bounds: Iterable[Bound], parity: Mapping[str, Parity]) -> list[str]:
+    """A sentence for each bound that does not hold."""
+    sentences = []
+    for bound in bounds:
+        found = parity[bound.measure]
         if not found.value >= bound.least:
             sentences.append(f"{bound.measure} is {found.value:+.4f}, the gate asks for {bound.least:+g}; "
                              f"least on {found.worst}: {found.there:+.4f}")  # fmt: skip
@@ -136,7 +141,7 @@ def beat_parity(parent: Mapping[str, Beats], child: Mapping[str, Beats]) -> dict
     """
     pairs = {record: (parent[record], child[record]) for record in parent}
     found = {name: _shared(pairs, count) for name, count in _COUNTS.items()}
-    for label in sorted({label for beats in parent.values() for label, _ in beats.alerts}):
+    for label in sorted({label for pair in pairs.values() for beats in pair for label, _ in beats.alerts}):
         found[f"alerts.{label}"] = _shared(pairs, partial(_alerts, only=label))
     classes = {c for beats in parent.values() for c in beats.counts or {}}
     for c in sorted(classes):
@@ -199,8 +204,9 @@ def _beats(a: Beats, b: Beats) -> tuple[int, int]:
 
 
 def _labels(a: Beats, b: Beats) -> tuple[int, int]:
+    """Of the beats of both; where there is none, of the first's: a model that finds nothing agrees on nothing."""
     pairs = _matched(a, b)
-    return sum(a.labels[i] == b.labels[j] for i, j in pairs), len(pairs)
+    return sum(a.labels[i] == b.labels[j] for i, j in pairs), len(pairs) or len(a.at)
 
 
 def _alerts(a: Beats, b: Beats, only: str | None = None) -> tuple[int, int]:

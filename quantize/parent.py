@@ -1,5 +1,6 @@
 """The file that is quantized: a streaming model, or the whole-sequence graph that one was made from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +64,20 @@ def read(path: str | Path) -> Given:
                             f"holdover export {path} -o FILE --rate HZ --leads A,B --keep-whole WHOLE.onnx, then "
                             "quantize WHOLE.onnx")  # fmt: skip
     contract = read_contract(model) if KEY in texts else Contract.parse(texts[DRAFT])
-    taken = sorted({n.op_type for n in model.graph.node} & QUANTIZED)
+    taken = sorted(QUANTIZED.intersection(_operators(model.graph)))
     if taken or contract.document.get("quantization"):
         how = (contract.document.get("quantization") or {}).get("method") or ", ".join(taken)
         raise UsageError(f"{path} is quantized already ({how}); start from the float model it was made of")
     return Given(data, sha256, model, contract, KEY not in texts)
+
+
+def _operators(graph: onnx.GraphProto) -> Iterator[str]:
+    """Of the graph and of the bodies of its loops."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _operators(attribute.g)
 
 
 def parent_of(given: Given, signal: NDArray[np.float32]) -> Parent:

@@ -12,7 +12,7 @@ from holdover.export.contract_io import attach
 from holdover.export.contract_io import read as read_contract
 from holdover.quantize.calibration import Calibration, concatenated
 from holdover.quantize.cost import step_costs
-from holdover.quantize.gate import Bound, Parity, failed, would_pass
+from holdover.quantize.gate import Bound, Parity, check_measured, failed, would_pass
 from holdover.quantize.isolation import Isolation, isolation
 from holdover.quantize.judge import Judge, default_gate
 from holdover.quantize.method import Made, Parent, Refused
@@ -114,12 +114,14 @@ def quantize(
         The gate names what cannot be measured.
     """
     names = AUTO if method == "auto" else (method,)
+    asked = tuple(bounds) if bounds is not None else default_gate(judge.measures)
+    check_measured(asked, judge.measures)
     tried = []
     for name in names:
         progress(name)
-        tried.append(_try(name, parent, calibration, judge, bounds))
+        tried.append(_try(name, parent, calibration, judge, asked))
     if method == "auto":
-        return Chosen(parent, tuple(tried), _best(tried))
+        return Chosen(parent, tuple(tried), _best(tried, len(parent.data)))
     return Chosen(parent, tuple(tried), _only(tried[0]))
 
 
@@ -127,31 +129,35 @@ def _only(tried: Tried) -> Tried:
     if tried.refused:
         raise ModelError(f"{tried.method} cannot be used on this model: {tried.refused}")
     if tried.failures:
-        loose = would_pass(tried.bounds, tried.parity)
         raise ModelError(f"{tried.method} changes what is decided:\n  " + "\n  ".join(tried.failures) +
-                         f'\nnothing was written. This would pass: --gate "{loose}"; or try another method, or '
-                         "--method auto")  # fmt: skip
+                         f"\nnothing was written. {_advice(tried)}try another method, or --method auto")  # fmt: skip
     return tried
 
 
-def _best(tried: Sequence[Tried]) -> Tried | None:
-    """The smallest that passes and is not slower."""
-    fit = [t for t in tried if t.passes and t.slower <= NOT_SLOWER]
+def _advice(tried: Tried) -> str:
+    """The gate that would pass, where one would."""
+    leaks = tried.isolation is not None and tried.isolation.later
+    loose = "" if leaks else would_pass(tried.bounds, tried.parity)
+    return f'This would pass: --gate "{loose}"; or ' if loose else ""
+
+
+def _best(tried: Sequence[Tried], before: int) -> Tried | None:
+    """The smallest that passes and is not slower, if it is smaller than the parent."""
+    fit = [t for t in tried if t.passes and t.slower <= NOT_SLOWER and len(t.data) < before]
     return min(fit, key=lambda t: len(t.data), default=None)
 
 
-def _try(name: str, parent: Parent, calibration: Calibration, judge: Judge, bounds: Sequence[Bound] | None) -> Tried:
+def _try(name: str, parent: Parent, calibration: Calibration, judge: Judge, asked: tuple[Bound, ...]) -> Tried:
     try:
         made = METHODS[name](parent, calibration)
-    except ModelError as error:  # the proof failed
-        made = Refused(str(error))
-    if isinstance(made, Refused):
-        return Tried(name, refused=made.reason)
-    model = made.model
-    apart = isolated(model, concatenated(calibration.signals.values()))
-    data = model.SerializeToString(deterministic=True)
-    parity = judge.parity(data)
-    asked = tuple(bounds) if bounds is not None else default_gate(parity)
+        if isinstance(made, Refused):
+            return Tried(name, refused=made.reason)
+        model = made.model
+        apart = isolated(model, concatenated(calibration.signals.values()))
+        data = model.SerializeToString(deterministic=True)
+        parity = judge.parity(data)
+    except ModelError as error:  # the proof failed, or it says what is no number
+        return Tried(name, refused=str(error))
     wrong = (*failed(asked, parity), *_leaks(apart))
     before, after = step_costs([parent.data, data])
     found = Tried(name, data, "", made, parity, wrong, apart, after, before, asked)

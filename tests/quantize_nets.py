@@ -31,6 +31,11 @@ def _gru(net: Net, x: str, **options: int) -> str:
     return net.dense(net.sequence("GRU", net.swap(y), 24, 24, **options), 24, 2)
 
 
+def _rnn(net: Net, x: str) -> str:
+    y = net.op("Relu", net.conv(x, 1, 24, 6, stride=6))
+    return net.dense(net.sequence("RNN", net.swap(y), 24, 24), 24, 2)
+
+
 def _tcn(net: Net, x: str) -> str:
     y = net.op("Relu", net.causal(x, 1, 24, 5))
     for dilation in (1, 2, 4):
@@ -58,6 +63,7 @@ FAMILIES: dict[str, Draw] = {
     "conv-lstm": _conv_lstm,
     "gru": _gru,
     "gru-after-reset": lambda net, x: _gru(net, x, linear_before_reset=1),
+    "rnn": _rnn,
     "tcn": _tcn,
     "looks-ahead": _same,
     "lstms": _lstms,

@@ -25,6 +25,8 @@ from tests.quantize_nets import FAMILIES, calibration, ecg, parent, whole
 
 EXACT = ("static-int8", "step-int8")
 """Where the streamed model must give what the whole-sequence graph gives that was quantized alike, to the bit."""
+BATCHED = {("rnn", "static-int8")}
+"""The same, apart from batches: onnxruntime's RNN gives other last bits beside other streams."""
 REFUSING = {
     **dict.fromkeys(("tcn", "looks-ahead", "mlp"), ("float16", "step-int8", "dynamic-int8")),
     "lstms": ("float16", "static-int8", "int16"),
@@ -59,7 +61,7 @@ def test_a_method_gives_a_proven_smaller_model_or_a_reason(name: str, method: st
     assert found.proof.refusals == ()
     assert [o.name for o in contract.outputs] == [o.name for o in parent(name).contract.outputs]
     if method in EXACT:
-        assert found.proof.max_error == 0
+        assert found.proof.max_error <= (1e-6 if (name, method) in BATCHED else 0)
     leaks = isolation(data, ecg(5))
     assert leaks.holds, leaks
     assert takes_batch(engine_of(data)) == (method != "dynamic-int8")
@@ -72,12 +74,12 @@ def test_history_of_a_static_model_is_integer(name: str) -> None:
     assert read(made(name, "static-int8").model).bitwise
 
 
-@pytest.mark.parametrize("name", ["conv-lstm", "gru", "gru-after-reset"])
+@pytest.mark.parametrize("name", ["conv-lstm", "gru", "gru-after-reset", "rnn"])
 def test_recurrent_steps_carry_float_cells_and_come_near_the_parent(name: str) -> None:
     found = made(name, "step-int8")
     ops = [n.op_type for n in found.model.graph.node]
     assert "Scan" in ops
-    assert not {"LSTM", "GRU"} & set(ops)
+    assert not {"LSTM", "GRU", "RNN"} & set(ops)
     c = read(found.model)
     x = ecg(20, 100)[None]
     a, b = (blocks(engine_of(d), x, [x.shape[1]])["y"] for d in (parent(name).data, data_of(found)))
@@ -85,7 +87,7 @@ def test_recurrent_steps_carry_float_cells_and_come_near_the_parent(name: str) -
     assert {s.dtype for s in c.states if "end" in s.name or "step" in s.name} <= {"float32", "bool"}
 
 
-@pytest.mark.parametrize("name", ["gru", "gru-after-reset", "lstms"])
+@pytest.mark.parametrize("name", ["gru", "gru-after-reset", "lstms", "rnn"])
 def test_a_layer_taken_apart_is_the_layer(name: str) -> None:
     """Weights on a grid of 7 bits: what is left is the rounding of the hidden state."""
     from holdover.export.whole import clean, session

@@ -21,6 +21,7 @@ from holdover.export.original import Original
 from holdover.export.proof import engine_of
 from holdover.models.ecg_beats.whole import build
 from holdover.models.ecg_beats.whole import main as write_whole
+from holdover.quantize.methods.step_int8 import take_apart
 from holdover.quantize.parent import DRAFT
 from tests.quantize_nets import whole
 from tests.signals import MODEL, recording
@@ -184,6 +185,19 @@ def test_a_quantized_model_is_not_quantized_again(
     assert main(words(place, once, "--method", "weights-int8", "--gate", "scores>=0")) == 0
     assert main(words(place, tmp_path / "m.onnx", model="once.onnx")) == 2
     assert "quantized already (weights-int8)" in capsys.readouterr().err
+
+
+def test_integers_in_the_body_of_a_loop_are_found_too(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model whose contract does not say it: of the float parent's contract on what step-int8 made."""
+    graph = onnx.load(place / "whole.onnx")
+    draft = {p.key: p.value for p in graph.metadata_props}
+    assert take_apart(graph)
+    onnx.helper.set_model_props(graph, draft)
+    onnx.save(graph, place / "apart.onnx")
+    assert main(words(place, tmp_path / "m.onnx", model="apart.onnx")) == 2
+    assert "quantized already (MatMulInteger, QuantizeLinear)" in capsys.readouterr().err
 
 
 def test_the_model_is_not_overwritten(place: Path) -> None:

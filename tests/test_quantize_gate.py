@@ -13,9 +13,19 @@ from onnx import numpy_helper
 
 from holdover.export.proof import engine_of
 from holdover.quantize.calibration import Calibration, check
-from holdover.quantize.drift import drift
+from holdover.quantize.drift import drift, drifts
 from holdover.quantize.drift_page import page
-from holdover.quantize.gate import Beats, Bound, Parity, beat_parity, failed, frame_parity, parse, would_pass
+from holdover.quantize.gate import (
+    Beats,
+    Bound,
+    Parity,
+    beat_parity,
+    check_measured,
+    failed,
+    frame_parity,
+    parse,
+    would_pass,
+)
 from holdover.quantize.judge import Judge, default_gate
 from holdover.quantize.method import Made, Parent
 from holdover.quantize.methods.static_int8 import static_int8
@@ -47,7 +57,8 @@ def test_bounds_that_are_none_are_refused(text: str) -> None:
 
 def test_a_bound_on_what_was_not_measured_is_told_so() -> None:
     with pytest.raises(UsageError, match=re.escape("measured: labels")):
-        failed(parse("V.f1>=0"), {"labels": Parity(1, "a", 1)})
+        check_measured(parse("V.f1>=0"), {"labels": Parity(1, "a", 1)})
+    check_measured(parse("labels>=1"), {"labels": Parity(0, "a", 0)})
 
 
 def test_a_failure_says_how_much_and_on_which_record_and_what_would_pass() -> None:
@@ -63,6 +74,12 @@ def test_a_failure_says_how_much_and_on_which_record_and_what_would_pass() -> No
 
 def test_what_is_not_a_number_does_not_pass() -> None:
     assert failed((Bound("scores", 0.9),), {"scores": Parity(float("nan"), "a", 0)})
+    model = parent("mlp").model
+    bias = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 1)
+    bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+    judge = Judge(parent("mlp").data, {"held": ecg(20, 100)})
+    with pytest.raises(ModelError, match="no number on held"):
+        judge.parity(model.SerializeToString())
 
 
 def test_parity_of_beats_counts_matched_beats_labels_and_alarms() -> None:
@@ -99,6 +116,21 @@ def test_a_class_that_the_reference_lacks_is_not_measured_and_one_never_called_i
     assert found["beats"].value == 1
 
 
+def test_a_model_that_finds_nothing_any_more_does_not_pass_without_a_reference_either() -> None:
+    mine = {"a": beats([1, 2, 3], "NNV"), "b": beats([], "")}
+    for theirs in (beats([], ""), beats([1.5, 2.5], "NN")):
+        found = beat_parity(mine, {"a": theirs, "b": beats([], "")})
+        assert found["labels"].value == found["beats"].value == 0
+        assert found["labels"].worst == "a"
+    assert [b.measure for b in default_gate(found)] == ["labels", "beats"]
+    assert len(failed(default_gate(found), found)) == 2
+
+
+def test_an_alarm_that_only_the_smaller_model_raises_counts_against_it() -> None:
+    found = beat_parity({"a": beats([1], "N")}, {"a": beats([1], "N", (("asystole", 1.0),))})
+    assert found["alerts.asystole"].value == found["alerts"].value == 0
+
+
 times = st.lists(st.floats(0, 1000), max_size=40).map(sorted)
 
 
@@ -118,7 +150,7 @@ def test_frames_agree_by_label_and_by_spread() -> None:
     found = frame_parity(a, b, ["class"])
     assert found["labels"].value == 1
     assert found["scores"].value == pytest.approx(0.9, abs=0.01)
-    assert [b.measure for b in default_gate(found)] == ["labels"]
+    assert [b.measure for b in default_gate(found)] == ["labels", "scores"]
     assert [b.measure for b in default_gate({"scores": found["scores"]})] == ["scores"]
 
 
@@ -160,6 +192,29 @@ def test_auto_leaves_a_model_float_where_nothing_passes_and_says_so() -> None:
     said = "\n".join(lines(chosen))
     assert "stays float32" in said
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_auto_keeps_a_parent_that_no_method_makes_smaller() -> None:
+    """A net of a hundred numbers: what the contract says of its quantization weighs more than they do."""
+    net = Net(5)
+    y = net.dense(net.op("Relu", net.dense(net.swap("x"), 1, 10)), 10, 10)
+    model = net.model({"x": ("batch", 1, "time")}, [y])
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    tiny = parent_of_graph(kept(model))
+    chosen = quantize(tiny, calibration(), Judge(tiny.data, {"held": ecg(20, 100)}), "auto", parse("scores>=0.5"))
+    assert any(t.passes for t in chosen.tried)
+    assert all(len(t.data) > len(tiny.data) for t in chosen.tried if t.passes)
+    assert chosen.best is None
+    assert "is smaller" in " ".join(lines(chosen))
+
+
+def test_a_gate_on_what_cannot_be_measured_is_told_before_the_work() -> None:
+    float_parent = parent("mlp")
+    judge = Judge(float_parent.data, {"held": ecg(20, 100)})
+    said: list[str] = []
+    with pytest.raises(UsageError, match=re.escape("alerts.asystole, which cannot be measured here; measured: scores")):
+        quantize(float_parent, calibration(), judge, "auto", parse("alerts.asystole>=1"), said.append)
+    assert said == []
 
 
 def test_auto_takes_the_smallest_that_passes() -> None:
@@ -252,6 +307,13 @@ def test_drift_is_measured_hour_by_hour_and_told(method: str) -> None:
     assert max(map(len, drift_lines(found))) <= 80
 
 
+def test_children_side_by_side_drift_as_each_does_alone() -> None:
+    float_parent = parent("conv-lstm")
+    made = [METHODS[method](float_parent, calibration()) for method in ("static-int8", "weights-int8")]
+    files = [m.model.SerializeToString() for m in made if isinstance(m, Made)]
+    assert drifts(float_parent.data, files, ecg(80)) == [drift(float_parent.data, f, ecg(80)) for f in files]
+
+
 def test_an_error_that_is_carried_on_is_told_from_one_made_anew() -> None:
     """A slow integrator: another gain is made good when the parent's state is given."""
     from tests.graphs import recurrent
@@ -299,5 +361,13 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     outside.feed(text)
     assert outside.found == []
     assert outside.open == []
-    for word in ("In short", "does not come back", "&lt;r&gt;", "no &lt;kernels&gt;", "<svg", "medical"):
+    for word in (
+        "In short",
+        "over the held-out records once",
+        "does not come back",
+        "&lt;r&gt;",
+        "no &lt;kernels&gt;",
+        "<svg",
+        "medical",
+    ):
         assert word in text

@@ -82,8 +82,10 @@ def test_the_card_gives_the_figures(card: str, results: dict[str, Any]) -> None:
 def test_a_step_costs_what_it_did_and_nothing_leaks() -> None:
     x = np.ascontiguousarray(recording()[: 20 * 360 : 3])
     assert isolation(SMALL.read_bytes(), x).holds
-    before, after = step_costs([FLOAT.read_bytes(), SMALL.read_bytes()])
-    assert after < 1.5 * before, "the benchmark measures it; this finds weights that are unpacked at every step"
+    tries = (step_costs([FLOAT.read_bytes(), SMALL.read_bytes()]) for _ in range(5))
+    assert any(after <= 1.05 * before for before, after in tries), (
+        "once in five, on a machine that does other things too"
+    )
 
 
 def test_it_says_what_its_parent_says_of_a_recording() -> None:

@@ -30,9 +30,14 @@ def static_int8(parent: Parent, calibration: Calibration) -> Made | Refused:
     model = clean(parent.whole)
     if not large_products(model):
         return Refused("it has no product or convolution large enough to be worth it; weights-int8 may do")
-    quantized = quantize_products(model, layouts(model), calibration, "QUInt8")
+    return in_integers(model, parent, calibration)
+
+
+def in_integers(model: onnx.ModelProto, parent: Parent, calibration: Calibration, notes: tuple[str, ...] = ()) -> Made:
+    """A whole-sequence graph with its large products in 8 bits, other large weights on a grid, made streaming."""
+    quantized = quantize_products(model, layouts(model), calibration)
     round_weights(quantized)
-    return streamed(quantized, parent.contract, concatenated(calibration.signals.values()))
+    return streamed(quantized, parent.contract, concatenated(calibration.signals.values()), notes)
 
 
 FROM_WHOLE = Refused(
@@ -51,9 +56,7 @@ def large_products(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def quantize_products(
-    model: onnx.ModelProto, inputs: tuple[Layout, ...], calibration: Calibration, activations: str
-) -> onnx.ModelProto:
+def quantize_products(model: onnx.ModelProto, inputs: tuple[Layout, ...], calibration: Calibration) -> onnx.ModelProto:
     """Q/DQ by onnxruntime around the large products of a whole-sequence graph.
 
     Weights have 7 bits and a sign for each output: on x86 without VNNI, sums of two products of 8 bits are cut off
@@ -68,7 +71,7 @@ def quantize_products(
         path = Path(folder) / "model.onnx"
         quantize_static(
             given, path, reader(feeds(inputs, calibration)), quant_format=QuantFormat.QDQ, per_channel=True,
-            reduce_range=True, activation_type=QuantType[activations], weight_type=QuantType.QInt8,
+            reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             op_types_to_quantize=[*PRODUCTS, *BESIDE], nodes_to_exclude=others,
             calibrate_method=CalibrationMethod[METHODS[calibration.ranges]],
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},

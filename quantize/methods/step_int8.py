@@ -1,7 +1,7 @@
 """Recurrent layers taken apart into steps: products in 8 bits, gates and cell state in float32.
 
-onnxruntime has no kernel of 8 bits with fixed ranges for an LSTM, and none at all for a GRU. The product with the
-input becomes one product over all frames, quantized as any other; that with the hidden state, which lies between -1
+onnxruntime has no kernel of 8 bits with fixed ranges for an LSTM, and none at all for a GRU or an RNN. The product with
+the input becomes one product over all frames, quantized as any other; that with the hidden state, which lies between -1
 and 1, is one of integers in the body of a Scan, whose sums are exact on every machine.
 """
 
@@ -13,16 +13,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from holdover.export.whole import clean, layouts
-from holdover.quantize.calibration import Calibration, concatenated
-from holdover.quantize.grid import is_worth_it, round_weights, scales
+from holdover.export.whole import clean
+from holdover.quantize.calibration import Calibration
+from holdover.quantize.grid import is_worth_it, scales
 from holdover.quantize.method import Made, Parent, Refused
-from holdover.quantize.methods.static_int8 import FROM_WHOLE, quantize_products
-from holdover.quantize.streamed import streamed
+from holdover.quantize.methods.static_int8 import FROM_WHOLE, in_integers
 
 Array = NDArray[np.float32]
 
-GATES = {"LSTM": 4, "GRU": 3}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PLAIN = {"hidden_size", "direction", "linear_before_reset", "layout"}
 """Attributes that are followed; peepholes, clipping and other activations stay as they are."""
 LARGEST = 63
@@ -39,15 +38,13 @@ def step_int8(parent: Parent, calibration: Calibration) -> Made | Refused:
         return FROM_WHOLE
     model = clean(parent.whole)
     if not take_apart(model):
-        return Refused("it has no plain LSTM or GRU large enough to be worth it; try static-int8")
-    model = clean(model)  # the layers' own weights are not used any more
-    quantized = quantize_products(model, layouts(model), calibration, "QUInt8")
-    round_weights(quantized)
-    return streamed(quantized, parent.contract, concatenated(calibration.signals.values()), NOTES)
+        return Refused("it has no plain LSTM, GRU or RNN large enough to be worth it; try static-int8")
+    # Clean once more: the layers' own weights are not used any more.
+    return in_integers(clean(model), parent, calibration, NOTES)
 
 
 def take_apart(model: onnx.ModelProto) -> int:
-    """Put a product and a Scan in place of each large LSTM and GRU, in place; how many."""
+    """Put a product and a Scan in place of each large LSTM, GRU and RNN, in place; how many."""
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nodes, count = [], 0
     for node in [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]:
@@ -211,6 +208,12 @@ def _gru(weight: Array, bias: Array, lbr: bool) -> onnx.GraphProto:
     return b.graph(["h"], ["h_after"], hidden, len(weight))
 
 
+def _rnn(weight: Array, _bias: Array, _lbr: bool) -> onnx.GraphProto:
+    b = _Body()
+    b.op("Tanh", [b.op("Add", [b.product("h", weight, "hr"), "x"], "gate")], "h_after")
+    return b.graph(["h"], ["h_after"], len(weight), len(weight))
+
+
 class _Cell:
     """A kind of layer: its states, and the graph of its step."""
 
@@ -218,4 +221,4 @@ class _Cell:
         self.states, self.body = states, body
 
 
-_CELLS = {"LSTM": _Cell("hc", _lstm), "GRU": _Cell("h", _gru)}
+_CELLS = {"LSTM": _Cell("hc", _lstm), "GRU": _Cell("h", _gru), "RNN": _Cell("h", _rnn)}
