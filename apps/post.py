@@ -294,11 +294,13 @@ class Post:
         """How the stream stands; None before the first sample."""
         if self._watch is None:
             return None
-        doubtful = any(episode.kind == "technical" for episode in self._open)
+        alarms = [episode for episode in self._open if episode.label != "calibrating"]
+        doubtful = any(episode.kind == "technical" for episode in alarms)
         return stream_state(
-            self._open, rate_bpm=_tenth(self._watch.heart_rate_bpm) if self.signal else None,
+            alarms, rate_bpm=_tenth(self._watch.heart_rate_bpm) if self.signal else None,
             quality="lost" if not self.signal else "doubtful" if doubtful else "good",
             sample=self._known, time=self._watch.time(self._known),
+            calibrating=self._watch.calibrating,
         )  # fmt: skip
 
     @property

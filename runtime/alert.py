@@ -68,15 +68,24 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     epoch: float | None
     model: ModelId
 
+    def unix(self, sample: int | None) -> float | None:
+        """The Unix time of a sample by the nominal rate, in seconds; None if unknown."""
+        return None if sample is None or self.epoch is None else self.epoch + sample / self.rate_hz
+
     def time(self, sample: int | None) -> str | None:
-        """The wall-clock time of a sample in ISO 8601 (UTC, milliseconds), None if unknown or beyond the calendar."""
-        if sample is None or self.epoch is None:
-            return None
-        try:
-            when = datetime.fromtimestamp(self.epoch + sample / self.rate_hz, UTC)
-        except (ValueError, OverflowError, OSError):
-            return None
-        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        """The wall-clock time of a sample by the nominal rate, as `iso_time` writes it."""
+        return iso_time(self.unix(sample))
+
+
+def iso_time(unix_s: float | None) -> str | None:
+    """A time in ISO 8601 (UTC, milliseconds), None if unknown or beyond the calendar."""
+    if unix_s is None:
+        return None
+    try:
+        when = datetime.fromtimestamp(unix_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -84,11 +93,18 @@ class Alert(msgspec.Struct, frozen=True):
 
     `seq` counts the phases of the episode from 0. Ids are UUIDs of version 5, hashed from the body, so that the
     same input gives the same ids live, resumed and replayed.
+
+    Attributes
+    ----------
+    times
+        Unix times of `onset`, `at` and `end` of the phase, None for one that it has not; None altogether where the
+        scene's nominal rate tells them.
     """
 
     scene: Scene
     phase: Phase
     seq: int
+    times: tuple[float, float, float | None] | None = None
 
     @property
     def episode_id(self) -> str:
@@ -107,6 +123,7 @@ class Alert(msgspec.Struct, frozen=True):
 
     def _content(self) -> dict[str, Any]:
         s, p = self.scene, self.phase
+        onset, event, end = self.times or (s.unix(p.onset), s.unix(p.at), s.unix(p.end))
         return {
             "schema": SCHEMA,
             "episode_id": self.episode_id,
@@ -121,9 +138,9 @@ class Alert(msgspec.Struct, frozen=True):
             "onset_sample": p.onset,
             "event_sample": p.at,
             "end_sample": p.end,
-            "onset_time": s.time(p.onset),
-            "event_time": s.time(p.at),
-            "end_time": s.time(p.end),
+            "onset_time": iso_time(onset),
+            "event_time": iso_time(event),
+            "end_time": iso_time(end),
             "end_reason": p.end_reason,
             "score": None if p.score is None else round(p.score, 3),
             "evidence": p.evidence,

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from holdover.runtime.chunk import Chunk
 
-CLOCK_JUMP_S = 2.0
-"""A time stamp that goes back by more than this is a clock that was set, not a late sample."""
+CLOCK_JUMP_S, CLOCK_JUMP = 2.0, 3
+"""A time stamp that goes back by more than so many seconds and samples is a clock that was set, not a late sample.
+Local time without a zone does so once a year, where an hour comes twice."""
 SILENCE_S = 2.0
 """A live source that gives nothing for so long is missing samples."""
 MAX_HOLE_S = 86400.0
@@ -20,8 +21,9 @@ class SampleClock:
     """Time stamps to places: round((t - t0) * rate), with jitter absorbed.
 
     A stamp within `jitter_s` of where the next sample is expected counts as that sample. Later ones leave a hole,
-    earlier ones repeat or go back and get a place that was there before. A stamp more than `CLOCK_JUMP_S` back, or more
-    than `max_hole_s` ahead, is a clock that was set: places count on, and the fault is named.
+    earlier ones repeat or go back and get a place that was there before. A stamp farther back than
+    `CLOCK_JUMP_S` and `CLOCK_JUMP` samples, or more than `max_hole_s` ahead, is a clock that was set: places count on,
+    and the fault is named.
 
     Examples
     --------
@@ -62,7 +64,8 @@ class SampleClock:
         if abs(target - self._following) <= self.slack:
             return self._following, ""
         ahead_s = (target - self.next) / self.rate_hz
-        if ahead_s > self.max_hole_s or target < max(-self.slack, self.next - CLOCK_JUMP_S * self.rate_hz):
+        back = max(CLOCK_JUMP_S * self.rate_hz, CLOCK_JUMP)
+        if ahead_s > self.max_hole_s or target < max(-self.slack, self.next - back):
             self.epoch = t - self.next / self.rate_hz
             return self.next, "clock_jump"
         return max(round(target), 0), ""

@@ -114,7 +114,7 @@ def _by_the_journal(folder: Path) -> tuple[list[str], int]:
         assert saved is not None
         assert journal.epoch == saved.epoch
         scene = Scene(stream="bed", lead="MLII", rate_hz=RATE_HZ, epoch=journal.epoch, model=model_id(engine))
-        watch, said, numbers = Watch(engine, scene), [], []
+        watch, said, numbers = Watch(engine, scene, live=True), [], []
         for number, chunk in journal.read(0):
             said += watch.push(chunk).alerts
             numbers.append(number)

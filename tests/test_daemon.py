@@ -287,6 +287,19 @@ def test_a_full_ledger_keeps_alerts_in_memory_and_delivers_all_once_there_is_roo
             assert bare(subscriber.alerts(), "bed") == expected
 
 
+def test_a_daemon_that_must_end_with_alerts_in_memory_says_so_and_decides_them_again(tmp_path: Path) -> None:
+    record, ledger = a_recording(tmp_path / "208.npz"), tmp_path / "ledger.db"
+    _fill_ledger(ledger)
+    port = free_port()
+    config = configure(tmp_path, port, from_file("bed", record, 60), ledger="max_mb = 1")
+    with Daemon(config) as daemon:
+        daemon.hear("of bed wait in memory")
+        assert daemon.stop() == 5, "so that the service manager starts it again"
+    with mosquitto(port=port), Daemon(config) as daemon:
+        assert daemon.end() == 0, daemon.talk()
+    assert bare(bodies(ledger, "bed")) == replayed(record, "bed")
+
+
 def _fill_ledger(path: Path) -> None:
     with Ledger(path, max_mb=1) as ledger, suppress(LedgerFull):
         for number in count(1):
@@ -421,7 +434,7 @@ def test_garbage_nan_lead_off_and_a_sender_that_goes_away(broker: Broker, tmp_pa
             caller.say([b"0.5\n"] * (3 * x))
             caller.say(good[80 * x : 100 * x])
             wait_until(lambda: ("signal_flat", "end") in labels(ledger), "the alarm of the flat line", PATIENCE_S)
-        daemon.hear("is gone; waiting for the next call").hear("bad line(s)")
+        daemon.hear("127.0.0.1 is gone").hear("bad line(s)")
         wait_until(lambda: labels(ledger).count(("signal_missing", "start")) >= 2, "the silence", PATIENCE_S)
         with Caller(port) as caller:
             caller.say(good[100 * x : 120 * x])

@@ -20,8 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdover.devices.sources.byte_device import ByteDevice
+from holdover.devices.sources.codec import LineCodec
 from holdover.devices.sources.line_parser import LineParser, Samples
-from holdover.devices.sources.lines import Lines, open_stdin, open_tcp
+from holdover.devices.sources.lines import open_stdin, open_tcp
+from holdover.devices.sources.live import Live
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.errors import SourceError
 
@@ -103,7 +106,7 @@ def test_no_bytes_at_all_can_break_the_parser(data: bytes) -> None:
     [
         ({}, "give rate_hz"),
         ({"rate_hz": 0}, "rate"),
-        ({"rate_hz": 360, "time": "us"}, "time"),
+        ({"rate_hz": 360, "time": "min"}, "time"),
         ({"rate_hz": 360, "gain": "high"}, "gain"),
     ],
 )
@@ -208,7 +211,7 @@ def test_device_stamps_in_milliseconds_show_holes_and_a_restart() -> None:
 class Collector:
     """Reads a source in a thread, as a watch would."""
 
-    def __init__(self, source: Lines) -> None:
+    def __init__(self, source: Live) -> None:
         self.source = source
         self.chunks: list[Chunk] = []
         self.times: list[float] = []
@@ -238,11 +241,30 @@ class Collector:
         return time.monotonic() - began
 
 
+def feed_of(source: Live) -> Any:
+    """Where a source has its bytes from."""
+    assert isinstance(source.driver, ByteDevice)
+    return source.driver.feed
+
+
+def port_of(source: Live) -> int:
+    """The port at which a source listens."""
+    port: int = feed_of(source).port
+    return port
+
+
+def parser_of(source: Live) -> LineParser:
+    """What reads a source's lines."""
+    assert isinstance(source.driver, ByteDevice)
+    assert isinstance(source.driver.codec, LineCodec)
+    return source.driver.codec.parser
+
+
 @pytest.fixture
-def collect() -> Iterator[Callable[[Lines], Collector]]:
+def collect() -> Iterator[Callable[[Live], Collector]]:
     started: list[Collector] = []
 
-    def start(source: Lines) -> Collector:
+    def start(source: Live) -> Collector:
         started.append(Collector(source))
         return started[-1]
 
@@ -252,7 +274,7 @@ def collect() -> Iterator[Callable[[Lines], Collector]]:
 
 
 def test_a_server_that_dies_and_comes_back_is_called_again(
-    collect: Callable[[Lines], Collector], caplog: pytest.LogCaptureFixture
+    collect: Callable[[Live], Collector], caplog: pytest.LogCaptureFixture
 ) -> None:
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
@@ -269,18 +291,19 @@ def test_a_server_that_dies_and_comes_back_is_called_again(
     line, _ = server.accept()
     line.sendall(b"4\ngarbage\n\xff\xff\n5\n")
     got = collector.until(6)
-    told = [record for record in caplog.records if "calling again" in record.message]
+    told = [record for record in caplog.records if "trying again" in record.message]
     line.close()
     server.close()
     assert [v for v in got if v == v] == [1, 2, 4, 5]
-    assert collector.source.parser.bad == 2
-    assert [c.at for c in collector.chunks if len(c)][1] == 2
+    assert parser_of(collector.source).bad == 2
+    assert 60 < collector.source.facts.lost < 1000, "as long as the line was away, at 100 Hz"
+    assert [(c.at, c.fault) for c in collector.chunks if len(c)][1] == (2 + collector.source.facts.lost, "reconnected")
     assert collector.source.epoch == epoch
     assert len(told) == 1
     assert np.median(np.diff(collector.times)) < 0.5
 
 
-def test_a_server_that_is_not_there_gives_empty_chunks_until_it_is(collect: Callable[[Lines], Collector]) -> None:
+def test_a_server_that_is_not_there_gives_empty_chunks_until_it_is(collect: Callable[[Live], Collector]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     collector = collect(open_tcp(port=port, rate_hz=100))
@@ -294,10 +317,10 @@ def test_a_server_that_is_not_there_gives_empty_chunks_until_it_is(collect: Call
             assert collector.until(1) == [7]
 
 
-def test_one_sender_after_another_is_listened_to(collect: Callable[[Lines], Collector]) -> None:
+def test_one_sender_after_another_is_listened_to(collect: Callable[[Live], Collector]) -> None:
     source = open_tcp(port=0, listen=True, rate_hz=100, leads="MLII")
     collector = collect(source)
-    port = getattr(source.feed, "port")  # noqa: B009 - only a listener has one
+    port = port_of(source)
     for text in (b"1\n2\n3.", b"4\n"):
         with socket.create_connection(("127.0.0.1", port)) as sender:
             sender.sendall(text)
@@ -307,10 +330,10 @@ def test_one_sender_after_another_is_listened_to(collect: Callable[[Lines], Coll
 
 
 def test_a_call_that_cannot_be_taken_is_told_once_and_does_not_end_the_listening(
-    collect: Callable[[Lines], Collector], caplog: pytest.LogCaptureFixture
+    collect: Callable[[Live], Collector], caplog: pytest.LogCaptureFixture
 ) -> None:
     source = open_tcp(port=0, listen=True, rate_hz=100)
-    server: socket.socket = getattr(source.feed, "_server")  # noqa: B009 - only a listener has one
+    server: socket.socket = feed_of(source)._server
     refusals = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "aborted")]
 
     class Refusing:
@@ -321,7 +344,7 @@ def test_a_call_that_cannot_be_taken_is_told_once_and_does_not_end_the_listening
                 raise refusals.pop()
             return server.accept()
 
-    setattr(source.feed, "_server", Refusing())  # noqa: B010 - as above
+    feed_of(source)._server = Refusing()
     collector = collect(source)
     with socket.create_connection(server.getsockname()) as sender:
         sender.sendall(b"7\n")
@@ -330,11 +353,11 @@ def test_a_call_that_cannot_be_taken_is_told_once_and_does_not_end_the_listening
     assert collector.stop() < 0.5
 
 
-def test_a_flood_comes_whole_and_in_order(collect: Callable[[Lines], Collector]) -> None:
+def test_a_flood_comes_whole_and_in_order(collect: Callable[[Live], Collector]) -> None:
     source = open_tcp(port=0, listen=True, rate_hz=1000)
     collector = collect(source)
     values = np.arange(200_000)
-    with socket.create_connection(("127.0.0.1", getattr(source.feed, "port"))) as sender:  # noqa: B009 - as above
+    with socket.create_connection(("127.0.0.1", port_of(source))) as sender:
         sender.sendall("\n".join(map(str, values)).encode() + b"\n")
     collector.until(len(values), 20)
     np.testing.assert_array_equal(np.concatenate([c.x[:, 0] for c in collector.chunks]), values.astype(np.float32))
@@ -343,7 +366,7 @@ def test_a_flood_comes_whole_and_in_order(collect: Callable[[Lines], Collector])
     assert all(abs(c.arrived - time.time()) < 60 for c in collector.chunks)
 
 
-def test_closing_from_another_thread_ends_the_chunks_at_once(collect: Callable[[Lines], Collector]) -> None:
+def test_closing_from_another_thread_ends_the_chunks_at_once(collect: Callable[[Live], Collector]) -> None:
     source = open_tcp(port=0, listen=True, rate_hz=100)
     assert source.seek(0) is False
     collector = collect(source)
@@ -351,10 +374,10 @@ def test_closing_from_another_thread_ends_the_chunks_at_once(collect: Callable[[
     assert collector.stop() < 0.5
 
 
-def test_lead_off_is_told_from_its_first_mark_on(collect: Callable[[Lines], Collector]) -> None:
+def test_lead_off_is_told_from_its_first_mark_on(collect: Callable[[Live], Collector]) -> None:
     source = open_tcp(port=0, listen=True, rate_hz=100)
     collector = collect(source)
-    with socket.create_connection(("127.0.0.1", getattr(source.feed, "port"))) as sender:  # noqa: B009 - as above
+    with socket.create_connection(("127.0.0.1", port_of(source))) as sender:
         for count, text in enumerate((b"1\n", b"!\n", b"2\n"), 1):
             sender.sendall(text)
             collector.until(count)

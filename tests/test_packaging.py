@@ -13,7 +13,10 @@ import pytest
 from tests.processes import PATIENCE_S
 
 REPOSITORY = Path(__file__).parent.parent
-SOURCES = {"wfdb", "csv", "npz", "edf", "stdin", "tcp"}
+SOURCES = {
+    "wfdb", "csv", "npz", "edf", "stdin", "tcp", "udp", "serial", "polar", "mqtt", "lsl", "brainflow", "ads1115",
+    "ads1292r", "max30003",
+}  # fmt: skip
 NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "src", "build", "dist"}
 AWAY = ("no matching distribution", "could not find a version", "connection", "temporary failure", "no such option")
 

@@ -9,6 +9,7 @@ import numpy as np
 from holdover.devices.sources.frame_codec import FrameCodec, Layout
 from holdover.devices.sources.frames import Frames
 from holdover.devices.sources.line_parser import LEAD_OFF, Columns, LineParser, Samples
+from holdover.devices.sources.order import JITTER_S
 from holdover.devices.sources.packet import Packet
 from holdover.devices.sources.protocentral import ProtoCentral
 from holdover.devices.sources.scale import Scale
@@ -17,7 +18,6 @@ from holdover.runtime.errors import SourceError
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 STRETCH_S = 0.5
 """Stamped samples are handed on in packets of at most this length, since only the first of each has its time."""
-JITTER_S = 0.02
 
 LAYOUTS: dict[str, Callable[[str, Scale], Layout]] = {"frames": Frames, "protocentral": ProtoCentral}
 FORMATS = ("lines", *LAYOUTS)

@@ -16,6 +16,8 @@ from holdover.runtime.chunk import Chunk, Source
 from holdover.runtime.clock import SampleClock
 from holdover.runtime.errors import SourceError
 
+SAME_S = 1e-3
+"""Steps of a second or more that differ by less are one."""
 UNIX_S = 1e8
 """Stamps beyond this many seconds are Unix time (3 March 1973), not seconds since the recording began."""
 SIMPLE = 4000
@@ -173,8 +175,11 @@ class CsvFile:
 
 
 def _rate_of(blocks: Iterable[NDArray[np.float64]], path: Path) -> float:
-    """The rate that stamps tell: their mean step without the holes, since stamps in whole ms hide the step itself."""
-    count, seconds, longest = 0, 0.0, 0.0
+    """The rate that stamps tell: their mean step without the holes, since stamps in whole ms hide the step itself.
+
+    Of a step of a second or more that most have, just that one.
+    """
+    count, seconds, longest, usual = 0, 0.0, 0.0, 0
     last = np.empty(0)
     for t in blocks:
         steps = np.diff(np.concatenate([last, t]))
@@ -184,9 +189,10 @@ def _rate_of(blocks: Iterable[NDArray[np.float64]], path: Path) -> float:
             longest = longest or 1.6 * float(np.median(steps))
             steps = steps[steps < longest]
             count, seconds = count + len(steps), seconds + float(np.sum(steps))
+            usual += int(np.count_nonzero(np.abs(steps - longest / 1.6) < SAME_S))
     if not count:
         raise SourceError(f"{path}: its stamps do not advance and do not tell the rate; give rate_hz (replay: --rate)")
-    return _plain_rate(count, seconds)
+    return 1.6 / longest if longest >= 1.6 and 2 * usual > count else _plain_rate(count, seconds)
 
 
 def _plain_rate(count: int, seconds: float) -> float:

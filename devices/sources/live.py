@@ -8,6 +8,7 @@ from threading import Condition, Event, Thread, current_thread
 
 import numpy as np
 
+from holdover.devices.boards.board import defaults
 from holdover.devices.sources.order import WINDOW_S, Order
 from holdover.devices.sources.packet import Driver, Packet
 from holdover.runtime.chunk import Chunk
@@ -16,8 +17,6 @@ from holdover.runtime.link import LinkFacts
 
 SILENT_S = 0.4
 """An empty chunk is yielded when nothing came for so long."""
-GATHER_S = 0.1
-"""What arrives within this time of the first packet goes into one chunk."""
 STORE_SAMPLES = 1 << 14
 CLOSE_S = 3.0
 """How long `close` waits for the driver to take leave of its device."""
@@ -37,7 +36,8 @@ class _Arrival:
 class _Store:
     """Packets on their way from the thread that reads to the one that takes; whoever finds it full waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, gather_s: float) -> None:
+        self._gather_s = gather_s
         self._arrivals: deque[_Arrival] = deque()
         self._samples = 0
         self._changed = Condition()
@@ -60,13 +60,13 @@ class _Store:
             self._changed.notify_all()
 
     def take(self, stop: Event) -> list[_Arrival]:
-        """What arrives until `GATHER_S` after the first of it; nothing if nothing comes for `SILENT_S`."""
+        """What arrives until `gather_s` after the first of it; nothing if nothing comes for `SILENT_S`."""
         with self._changed:
             self._changed.wait_for(lambda: self._arrivals or self.ended or stop.is_set(), SILENT_S)
             if self._arrivals:
                 self._changed.wait_for(
                     lambda: self._samples >= STORE_SAMPLES or self.ended or stop.is_set(),
-                    self._arrivals[0].now_s + GATHER_S - time.monotonic(),
+                    self._arrivals[0].now_s + self._gather_s - time.monotonic(),
                 )
             if 2 * self._samples < STORE_SAMPLES:
                 self.full_since = None
@@ -108,7 +108,7 @@ class Live:
         self.facts = LinkFacts(nominal_hz=driver.rate_hz)
         self._order = Order(driver.rate_hz, self.facts, window_s)
         self._sender_waits = sender_waits
-        self._store = _Store()
+        self._store = _Store(defaults().gather_s)
         self._stop = Event()
         self._thread: Thread | None = None
         self._failure: Exception | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.errors import SourceError
 
-MIN_RATE_HZ = 1e-3
+MIN_RATE_HZ = 1e-5
 MAX_RATE_HZ = 1e6
 PAGE = 1 << 18
 """Values read at a time, all channels together: a few megabytes, whatever the recording's length."""
