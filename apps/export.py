@@ -75,7 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--unit", default="mV", help="of the samples (default: mV)")
     add("--labels", metavar="N,S,V", help="classes of the output that has so many")
     add("--meaning", action="append", default=[], metavar="OUTPUT=WHAT",
-        help="event_logit, class_logits, offset, score, forecast, reconstruction, quality or gates")  # fmt: skip
+        help="event_logit, class_logits, rhythm_logits, offset, score, forecast, spread, reconstruction, quality or "
+             "gates")  # fmt: skip
+    add("--horizon", type=int, default=1, metavar="N",
+        help="samples from where a forecast is made to where it holds (default: 1)")  # fmt: skip
+    add("--detector", action="append", default=[], metavar="KIND",
+        help="that the runtime starts for this model, as anomaly; more than once")  # fmt: skip
     add("--name", help="of the model (default: the source's)")
     add("--model-version", default="0.1.0", metavar="V", help="of the model (default: 0.1.0)")
     add("--license", metavar="ID", help="of the model, kept in its contract")
@@ -142,6 +147,8 @@ def _export(args: argparse.Namespace) -> "Exported":
 
 def _check(args: argparse.Namespace) -> None:
     """What can be said before hours of work."""
+    from holdover.runtime.detect.rule import FAMILIES
+
     if not 0 < args.rate < math.inf:
         raise UsageError(f"--rate {args.rate:g}: expected samples a second, above 0")
     if args.hop < 1 or (args.window is not None and args.window < 1) or not 0 <= args.lookahead < math.inf:
@@ -149,6 +156,11 @@ def _check(args: argparse.Namespace) -> None:
     for option, given in (("--leads", args.leads), ("--labels", args.labels)):
         if given is not None:
             _names(option, given)
+    if args.horizon < 1:
+        raise UsageError(f"--horizon {args.horizon}: expected samples ahead, at least 1")
+    known = ("beats", "anomaly", *FAMILIES)
+    if unknown := [kind for kind in args.detector if kind not in known]:
+        raise UsageError(f"--detector {unknown[0]}: expected one of {', '.join(known)}")
     taps = (value for kind, value in args.processing if kind == "fir")
     check_places({"-o": args.output, "--keep-whole": args.keep_whole},
                  (args.source, args.states, args.test_input, *taps))  # fmt: skip
@@ -191,6 +203,7 @@ def options_of(args: argparse.Namespace) -> "Options":
     said = Statement(
         name=args.name or Path(args.source.split(":")[-1]).stem, rate_hz=args.rate, leads=leads, unit=args.unit,
         version=args.model_version, labels=labels, meanings=meanings, provenance=provenance,
+        horizon=args.horizon, detectors=tuple({"kind": kind} for kind in args.detector),
     )  # fmt: skip
     processing = parse(args.processing, args.rate)
     signal = test_signal(args.test_input, args.rate, leads, args.unit, None) if args.test_input else None

@@ -16,6 +16,7 @@ from holdover.evaluate.event import Maker, alarm_note, maker_note
 from holdover.evaluate.marks import rate_marks, rhythm_marks
 from holdover.runtime.alert import Alert, ModelId, Scene
 from holdover.runtime.annotation import Annotation
+from holdover.runtime.detect.anomaly import Judged
 from holdover.runtime.detect.limits import Limits
 from holdover.runtime.engine import Engine
 from holdover.runtime.watch import Watch, model_id
@@ -61,6 +62,7 @@ def play(
     speed: float | None = None,
     progress: Progress = lambda _n, _share: None,
     stream: str | None = None,
+    told: Callable[[Judged], None] | None = None,
 ) -> Result:
     """Stream a recording through a watch; raises `SourceError` where it cannot be read or lacks the lead."""
     options = dict(options or {})
@@ -74,7 +76,7 @@ def play(
         epoch=feed.source.epoch,
         model=model_id(engine),
     )
-    watch = Watch(engine, scene, limits)
+    watch = Watch(engine, scene, limits, told=told)
     doubts = Doubts(scene.lead, scene.rate_hz)
     annotations: list[Annotation] = []
     alerts: list[Alert] = []
@@ -169,12 +171,14 @@ def sweep(folder: Path, pid: int) -> None:
 
 def alarm_marks(result: Result) -> list[Annotation]:
     """A result's alerts as WFDB notes at the sample where each phase came true, the rhythm and the heart rate in WFDB's
-    own marks, and last of all who judged.
+    own marks, and last of all who judged. Irregular intervals are no rhythm where the model itself tells which it is.
 
     `holdover.evaluate.event` says how the notes are written, `holdover.evaluate.marks` the rest.
     """
     phases = [alert.phase for alert in result.alerts]
     marks = [Annotation(phase.at, '"', aux=alarm_note(phase)) for phase in phases]
+    if any(mark.fibrillates is not None for mark in result.annotations):
+        phases = [phase for phase in phases if phase.label != "irregular_rhythm"]
     marks += [*rhythm_marks(phases, result.last), *rate_marks(result.annotations, result.rate_hz)]
     marks.sort(key=lambda mark: mark.at)
     model = result.model

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdover.apps.picture.gates import Under
     from holdover.apps.recording import Result
     from holdover.evaluate.scorecard import RecordScore
+    from holdover.runtime.detect.anomaly import Judged
     from holdover.runtime.detect.limits import Limits
     from holdover.runtime.engine import Engine
 
@@ -274,13 +275,14 @@ def _one(args: argparse.Namespace, path: Path, engine: "Engine", limits: "Limits
             taken, share, told = 0, 0.0, time.monotonic()
 
     result = score = None
+    judged: list[Judged] = []
     try:
         result = recording.play(
             path, engine, lead=args.lead, limits=limits, options=options, speed=args.speed, progress=progress,
-            stream=args.stream,
+            stream=args.stream, told=judged.append if args.plot else None,
         )  # fmt: skip
         if args.output:
-            _write_own(Path(args.output), result, args, engine, options)
+            _write_own(Path(args.output), result, args, engine, options, judged)
         tell(taken, share)
         score = score_result(args, result, limits) if args.score else None
     except HoldoverError as error:
@@ -301,7 +303,12 @@ def _options(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 
 def _write_own(
-    out: Path, result: "Result", args: argparse.Namespace, engine: "Engine", options: dict[str, Any]
+    out: Path,
+    result: "Result",
+    args: argparse.Namespace,
+    engine: "Engine",
+    options: dict[str, Any],
+    judged: "Sequence[Judged]",
 ) -> None:
     from holdover.apps import recording
 
@@ -311,7 +318,7 @@ def _write_own(
         recording.write_wfdb(out, name, recording.alarm_marks(result), "alm", result.rate_hz)
         if args.plot:
             x = recording.read_signal(result.path, engine, args.lead, options)
-            plot(out / f"{name}.{args.plot}", result, x, engine, _gates(args, result.path, options))
+            plot(out / f"{name}.{args.plot}", result, x, engine, _gates(args, result.path, options), judged)
     except OSError as error:
         raise UsageError(f"cannot write into {out}: {error.strerror}; nothing half-written was left") from error
 
@@ -325,16 +332,27 @@ def _gates(args: argparse.Namespace, path: Path, options: dict[str, Any]) -> "Un
     return under(gates_of(args.model), args.gates == "all", _limits(args), path, args.lead, options)
 
 
-def plot(path: Path, result: "Result", x: Any, engine: "Engine", under: "Under | None" = None) -> None:
-    """Draw a result over its signal, (samples,), in the model's unit; `under` gives heat maps under it."""
+def plot(
+    path: Path,
+    result: "Result",
+    x: Any,
+    engine: "Engine",
+    under: "Under | None" = None,
+    judged: "Sequence[Judged]" = (),
+) -> None:
+    """Draw a result over its signal, (samples,), in the model's unit.
+
+    `under` gives heat maps under it; with what was `judged` of it, it is drawn as a series.
+    """
     from holdover.apps.picture.draw import draw
     from holdover.apps.recording import whole
+    from holdover.runtime.contract import ANY_UNIT
 
-    unit = engine.contract.signal.channels[0].unit
+    unit = engine.contract.signal.channels[0].unit.replace(ANY_UNIT, "")
     title = f"{result.stream} · {result.lead} · {engine.contract.name} {engine.contract.model_version}"
     with whole(path) as part:
         first_s = result.first / result.rate_hz
-        draw(part, x, result.rate_hz, result.annotations, spans(result), title, first_s, unit, under)
+        draw(part, x, result.rate_hz, result.annotations, spans(result), title, first_s, unit, under, judged)
 
 
 def spans(result: "Result") -> list[Any]:
@@ -373,7 +391,8 @@ def _report(args: argparse.Namespace, results: "list[Result]", out: Path | None,
         starts = Counter(a.phase.label for a in result.alerts if a.phase.phase == "start")
         shown = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in starts.most_common()) or "no alarms"
         classes = " ".join(f"{symbol} {n}" for symbol, n in sorted(beats.items()))
-        _say(f"{result.stream} ({result.lead}): {beats.total()} beats ({classes}); {shown}")
+        found = f"{beats.total()} beats ({classes}); " if beats or not starts["calibrating"] else ""
+        _say(f"{result.stream} ({result.lead}): {found}{shown}")
         for doubt in result.doubts:
             _say(f"{result.stream}: {doubt}")
     if results:

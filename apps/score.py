@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from holdover.apps.score_nab import add_nab, score_nab
+
 if TYPE_CHECKING:
     from holdover.evaluate.annotations import AnnotationPair
     from holdover.evaluate.period import Period
@@ -19,8 +21,12 @@ PROGRAMS = {
     "sumstats": "gross and average over records, from a line-format report",
 }
 
-EPILOG = "programs, with the options of their namesakes of the WFDB package:\n" + "\n".join(
-    f"  {name:<9} {what}" for name, what in PROGRAMS.items()
+NAB = "anomaly detectors on other signals: the Numenta benchmark"
+
+EPILOG = (
+    "programs, with the options of their namesakes of the WFDB package:\n"
+    + "\n".join(f"  {name:<9} {what}" for name, what in PROGRAMS.items())
+    + f"\n\nand\n  {'nab':<9} {NAB}"
 )
 
 
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         The options cannot be, a file cannot be read or written, or what is in it cannot be compared.
     """
     name = args.what
-    about = PROGRAMS.get(name, "all beats of a folder or a record, gross and average")
+    about = {**PROGRAMS, "nab": NAB}.get(name, "all beats of a folder or a record, gross and average")
     parser = argparse.ArgumentParser(prog=f"holdover score {name}", description=about, allow_abbrev=False)
     add, execute = _TABLE.get(name, (_add_whole, _whole))
     parser.set_defaults(out=name)
@@ -281,6 +287,7 @@ _TABLE = {
     "epicmp": (_add_epicmp, _epicmp),
     "mxm": (_add_mxm, _mxm),
     "sumstats": (_add_sumstats, _sumstats),
+    "nab": (add_nab, score_nab),
 }
 
 

@@ -9,6 +9,7 @@ from holdover.runtime.detect.limits import Limits
 from holdover.runtime.detect.rate import Rate
 
 SPANS = {
+    "atrial_fibrillation": (("+", "(AFIB"), ("+", "(N")),
     "irregular_rhythm": (("+", "(AFIB"), ("+", "(N")),
     "ventricular_fibrillation": (("[", ""), ("]", "")),
 }

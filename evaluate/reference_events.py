@@ -13,6 +13,7 @@ from holdover.runtime.detect.rule import RULES
 
 RHYTHMS = {
     "asystole": ("(ASYS",),
+    "atrial_fibrillation": ("(AFIB", "(AFL"),
     "irregular_rhythm": ("(AFIB",),
     "ventricular_tachycardia": ("(VT",),
     "ventricular_fibrillation": ("(VF", "(VFIB", "(VFL"),
@@ -23,8 +24,8 @@ RHYTHMS = {
 }
 """Rhythm marks (`+`, their text) that say of an alarm that it should be raised; WFDB Programmer's Guide, appendix."""
 
-UNSEEN = frozenset({"ventricular_fibrillation"})
-"""Alarms that no rule on beats raises: the signal has to."""
+UNSEEN = frozenset({"ventricular_fibrillation", "atrial_fibrillation"})
+"""Alarms that no rule raises on a reference's beats: the signal has to, or a model that tells rhythms."""
 
 
 def by_rules(file: AnnotationFile, rate_hz: float, end: int, limits: Limits) -> list[Event] | None:

@@ -33,6 +33,8 @@ class Statement:
         Of the first output whose width they fit.
     meanings : mapping of str to str
         Meaning by output.
+    horizon : int
+        Samples from a frame of a forecast to the sample that it speaks of.
     detectors : tuple of mapping
         The model's own choice of detectors.
     provenance : mapping
@@ -46,6 +48,7 @@ class Statement:
     version: str = "0.1.0"
     labels: tuple[str, ...] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
+    horizon: int = 1
     detectors: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,6 +120,8 @@ def _output(woven: Woven, port: Port, said: Statement, labelled: bool) -> dict[s
     entry: dict[str, Any] = {"name": port.name, "meaning": meaning, "width": port.width, "settle": 0}
     if labelled:
         entry["labels"] = list(said.labels)
+    if meaning == "forecast":
+        entry["horizon"] = said.horizon
     if isinstance(port.fact, Running):
         first = woven.first_chunk_min - 1 - max(ahead, 0)
         return entry | {"kind": "running", "samples_per_frame": woven.hop, "first_at": first, "delay": max(ahead, 0)}

@@ -1,6 +1,6 @@
 """How long a model's past matters: the time after a reset until its decisions are those of a stream that had none."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,12 @@ METHOD = (
     "streams with their full past against the same stretches from the initial state and from another recording's "
     "state; samples after the reset from which on, in every second, enough of the frames with an event agree: "
     "event_share of them on the event, within one frame; share of them on the offset, within half a frame, "
-    "and on the class by its label"
+    "and on classes and rhythms by their label"
 )
+
+
+_Differs = Callable[[OutputSpec, Array, Array], Array]
+"""Where two runs of an output decide otherwise, (recordings, frames)."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,33 @@ def settle(step: Step, contract: Contract, x: Array, agreement: Agreement | None
         The model has no events.
     """
     agreement, event = agreement or Agreement(), _event(contract)
-    tallies = _tally(step, contract, x, agreement)
+    tallies = _tally(step, contract, x, agreement, _differs)
     window = round(contract.signal.rate_hz)
     shares = {o.name: agreement.event_share if o is event else agreement.share for o in contract.outputs}
     return {o.name: _last(tallies[o.name], o, window // o.samples_per_frame, shares[o.name]) for o in contract.outputs}
 
 
-def _tally(step: Step, contract: Contract, x: Array, agreement: Agreement) -> dict[str, Array]:
+def settle_label(
+    step: Step, contract: Contract, x: Array, label: str, agreement: Agreement | None = None
+) -> dict[str, int]:
+    """Samples after a reset until each output that has the label decides as with its full past whether it is that.
+
+    Parameters, returns and errors as those of `settle`.
+    """
+    agreement = agreement or Agreement()
+
+    def differs(o: OutputSpec, a: Array, b: Array) -> Array:
+        if label not in o.labels:
+            return np.zeros(a.shape[:2], bool)
+        at = o.labels.index(label)
+        return np.asarray((a.argmax(axis=2) == at) != (b.argmax(axis=2) == at))
+
+    tallies, window = _tally(step, contract, x, agreement, differs), round(contract.signal.rate_hz)
+    having = [o for o in contract.outputs if label in o.labels]
+    return {o.name: _last(tallies[o.name], o, window // o.samples_per_frame, agreement.share) for o in having}
+
+
+def _tally(step: Step, contract: Contract, x: Array, agreement: Agreement, differs: _Differs) -> dict[str, Array]:
     """How many frames differ, and how many count, by output and frame after the reset, (2, frames)."""
     block = int(agreement.block_s * contract.signal.rate_hz) // contract.hop * contract.hop
     tallies = {o.name: np.zeros((2, block // o.samples_per_frame)) for o in contract.outputs}
@@ -82,7 +106,7 @@ def _tally(step: Step, contract: Contract, x: Array, agreement: Agreement) -> di
         stretch = x[:, start : start + block]
         full = run(step, contract, stretch, [block], state)
         for past in (initial_state(contract, len(x)), _exchanged(contract, state)) if start else ():
-            _compare(contract, agreement, full, run(step, contract, stretch, [block], past), tallies)
+            _compare(contract, agreement, differs, full, run(step, contract, stretch, [block], past), tallies)
         state = {s.name: full[f"state:{s.name}"] for s in contract.states}
     return tallies
 
@@ -100,7 +124,12 @@ def _exchanged(contract: Contract, state: Tensors) -> dict[str, NDArray[Any]]:
 
 
 def _compare(
-    contract: Contract, agreement: Agreement, full: Tensors, other: Tensors, tallies: Mapping[str, Array]
+    contract: Contract,
+    agreement: Agreement,
+    differ: _Differs,
+    full: Tensors,
+    other: Tensors,
+    tallies: Mapping[str, Array],
 ) -> None:
     event = _event(contract)
     here, there = (_events(outputs[event.name], agreement.threshold) for outputs in (full, other))
@@ -108,7 +137,7 @@ def _compare(
         shift = (event.first_at - o.first_at) // o.samples_per_frame
         counts = np.roll(here | there if o is event else here & there, shift, axis=1)
         counts[:, :shift] = False
-        differs = _missed(here, there) if o is event else _differs(o, full[o.name], other[o.name])
+        differs = _missed(here, there) if o is event else differ(o, full[o.name], other[o.name])
         tallies[o.name][0] += (differs & counts).sum(axis=0)
         tallies[o.name][1] += counts.sum(axis=0)
 
@@ -128,7 +157,7 @@ def _widened(events: Array) -> Array:
 
 
 def _differs(o: OutputSpec, a: Array, b: Array) -> Array:
-    if o.meaning == "class_logits":
+    if o.labels:
         return np.asarray(a.argmax(axis=2) != b.argmax(axis=2))
     return np.asarray(np.abs(a - b).max(axis=2) > o.samples_per_frame / 2)
 

@@ -21,6 +21,8 @@ class Annotation(msgspec.Struct, frozen=True, array_like=True):
         Text that goes with it, such as "(VT".
     score
         For a beat, the model's probability of its class, 0 to 1 (low: unsure); 0 for all else.
+    fibrillates
+        For a beat, the model's probability that the atria fibrillate or flutter; None where it does not say.
     """
 
     at: int
@@ -28,6 +30,7 @@ class Annotation(msgspec.Struct, frozen=True, array_like=True):
     subtype: int = 0
     aux: str = ""
     score: float = 0.0
+    fibrillates: float | None = None
 
     @property
     def is_beat(self) -> bool:

@@ -11,23 +11,43 @@ from holdover.runtime.errors import ContractError
 KEY = "holdover.contract"
 VERSION = 1
 
-Meaning = Literal["event_logit", "class_logits", "offset", "score", "forecast", "reconstruction", "quality", "gates"]
+ANY_UNIT = "any"
+"""The unit of a channel that takes the source's, whatever it is."""
+
+Meaning = Literal[
+    "event_logit",
+    "class_logits",
+    "rhythm_logits",
+    "offset",
+    "score",
+    "forecast",
+    "spread",
+    "reconstruction",
+    "quality",
+    "gates",
+]
+"""What an output says. A forecast: what the signal will be `horizon` samples later; a reconstruction: what it is; a
+spread: how far either, of the same frame, may miss, in the signal's unit; a score: high is bad."""
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """One lead or sensor channel, by name and unit."""
+    """One lead or sensor channel, by name and unit; `ANY_UNIT` takes the source's."""
 
     name: str
     unit: str
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """A model input: its time axis, rate and channels."""
+    """A model input: its time axis, rate and channels.
+
+    A model of `any_rate` takes the samples of a source as they come, one after the other; its `rate_hz` is nominal.
+    """
 
     input: str
     axis: int
     rate_hz: float
     channels: tuple[Channel, ...]
+    any_rate: bool = False
 
 
 class StateSpec(msgspec.Struct, frozen=True):
@@ -56,8 +76,9 @@ class OutputSpec(msgspec.Struct, frozen=True):
     """An output: frame k is about model sample `first_at + k * samples_per_frame`.
 
     It is emitted once sample that + `delay` has arrived. `settle` is how many samples after a reset the output
-    can be trusted. `width` is its last axis, 0 where the model does not say. A "running" output speaks of all samples
-    so far, once a hop.
+    can be trusted; `settle_labels` has those of its labels that can be trusted sooner. `width` is its last axis, 0
+    where the model does not say. A "running" output speaks of all samples so far, once a hop. `horizon` is how many
+    samples ahead a forecast speaks of.
     """
 
     name: str
@@ -67,6 +88,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
     first_at: int = 0
     delay: int = 0
     settle: int = 0
+    settle_labels: dict[str, int] = {}
     labels: tuple[str, ...] = ()
     horizon: int = 0
     width: int = 0
@@ -242,6 +264,10 @@ def _check_numbers(c: _Document) -> None:
         once = o.kind == "frames" or c.hop == c.grid == o.samples_per_frame
         need(once, f"the running output {o.name} needs a hop, a grid and a pace that are one")
         need(o.delay >= 0 and o.settle >= 0, f"output {o.name} has a negative delay or settle")
+        sooner = all(label in o.labels and 0 <= n <= o.settle for label, n in o.settle_labels.items())
+        need(sooner, f"output {o.name} has settle_labels that are no labels of its, or settle later than all")
+        said = o.meaning != "forecast" or o.horizon >= 1
+        need(said, f"output {o.name} is a forecast and does not say of how many samples ahead (horizon, at least 1)")
     for state in c.states:
         need(len(state.init_shape) == len(state.steady_shape), f"state {state.name} changes its rank")
         sizes = {*state.init_shape, *state.steady_shape}

@@ -1,7 +1,7 @@
 """What the model said, and the samples that it spoke of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,10 @@ class Frames:
         Source samples per model sample.
     until
         Everything about source samples before this one has now been said.
+    heard
+        The model samples that came, (samples, channels), before any of them were held back for want of a hop.
+    heard_first
+        The number of the first of them since the last reset.
     """
 
     values: Mapping[str, NDArray[Any]]
@@ -34,6 +38,8 @@ class Frames:
     origin: int
     ratio: Fraction
     until: int
+    heard: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    heard_first: int = 0
 
     def at(self, spec: OutputSpec) -> NDArray[np.float64]:
         """The source samples that the frames of an output are about, (frames,)."""

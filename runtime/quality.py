@@ -37,15 +37,16 @@ SPARE_S = 0.3
 """An unusable sample costs two that can be used: where more than a third of the signal is unusable, a debt grows. The
 signal is lost when it is that of two bridges and a little (ours), and back when it is paid off."""
 
-FAULT_HOLD_S = 10.0
-"""Time stamps that repeat or go back are one episode until they have been in order for this long."""
+FAULT_HOLD_S, FAULT_HOLD = 10.0, 10
+"""Time stamps that repeat or go back are one episode until they have been in order for so many seconds and samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Samples without a hole, bridged ones among them."""
+    """Samples without a hole; the first `bridged` of them are made up."""
 
     chunk: Chunk
+    bridged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Quality:
     rate_hz
         Rate of the source.
     limits
-        Of them `bridge_s`, `flat_s` and `rail` are used here.
+        Of them `bridge_s`, `flat_s` and `rail` are used here, or `sensor` in place of the last two.
     settle
         Source samples for which detection is held back after the signal has come back.
     signal
@@ -109,7 +110,7 @@ class Quality:
     @property
     def flat(self) -> int:
         """Equal samples in a row that make a flat line; 0 for never, as where `flat_s` is less than two samples."""
-        n = round(self.limits.flat_s * self.rate_hz)
+        n = self.limits.sensor.flat_samples if self.signal is None else round(self.limits.flat_s * self.rate_hz)
         return n if n > 1 else 0
 
     @property
@@ -191,8 +192,8 @@ class Quality:
             return codes
         again, within = (0, 0) if self.signal is None else (self._samples(AGAIN), self._samples(WITHIN))
         codes[self._flat_line.push(x, self.flat, again, within)] = FLAT
-        if self.limits.rail:
-            codes[(np.abs(x) >= self.limits.rail).any(axis=1)] = 2
+        if rail := self.limits.sensor.rail if self.signal is None else self.limits.rail:
+            codes[(np.abs(x) >= rail).any(axis=1)] = 2
         codes[~np.isfinite(x).all(axis=1)] = 1
         if chunk.lead_off is not None:
             codes[chunk.lead_off] = 4
@@ -206,9 +207,10 @@ class Quality:
         x = x[self._paid(len(x)) :]
         if not len(x):
             return
-        at = self.next
+        at, bridged = self.next, 0
         if self._state == "running" and self._hole and self._last is not None:
-            at -= self._hole
+            bridged = self._hole
+            at -= bridged
             yield Annotation(at, '"', aux=f"bridged {self._hole}")
             x = np.concatenate([_line(self._last, x[0], self._hole), x])
         if self._state == "lost":
@@ -221,7 +223,7 @@ class Quality:
         self._state, self._hole = "running", 0
         self._last = x[-1].copy()
         self.next = at + len(x)
-        yield Usable(Chunk(at, x))
+        yield Usable(Chunk(at, x), bridged)
 
     def _paid(self, n: int) -> int:
         """Pay debt with usable samples; return how many of them are spent on it, the signal having been lost by it."""
@@ -265,7 +267,7 @@ class Quality:
         assert self.next is not None
         now = self.next if until is None else until
         yield from self._outage.due(now)
-        hold = round(FAULT_HOLD_S * self.rate_hz)
+        hold = max(round(FAULT_HOLD_S * self.rate_hz), FAULT_HOLD)
         if self._stamps and now >= self._stamps[1] + hold:
             yield self._in_order(self._stamps[1] + hold, "recovered")
 

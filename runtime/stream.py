@@ -39,7 +39,7 @@ class Stream:
     engine
         The model.
     rate_hz
-        Rate of the source; it is resampled to the model's.
+        Rate of the source; it is resampled to the model's, unless that takes any.
 
     Notes
     -----
@@ -51,7 +51,8 @@ class Stream:
         self.contract = c = engine.contract
         self._engine = engine
         self._channels = len(c.signal.channels)
-        self._resampler = Resampler(rate_hz, c.signal.rate_hz, self._channels)
+        rates = (1.0, 1.0) if c.signal.any_rate else (rate_hz, c.signal.rate_hz)
+        self._resampler = Resampler(*rates, self._channels)
         self.ratio = Fraction(self._resampler.down, self._resampler.up)
         self._quantum = c.hop if c.bitwise else c.grid
         self._first_min = -(-c.first_chunk_min // self._quantum) * self._quantum
@@ -90,7 +91,7 @@ class Stream:
         if x.ndim != 2 or x.shape[1] != self._channels:
             raise SourceError(f"the chunk has shape {x.shape}, the model takes (samples, {self._channels})")
         if not len(x):
-            return self._frames(None)
+            return self._frames(None, self._none)
         if self._origin is None:
             self._origin = self._next = at
         if at != self._next:
@@ -107,7 +108,7 @@ class Stream:
         frames whose samples have all come, since the original has no others.
         """
         if self._origin is None:
-            return self._frames(None)
+            return self._frames(None, self._none)
         if self.contract.exact_end:
             return self._end()
         c = self.contract
@@ -115,7 +116,8 @@ class Stream:
         said = self._step(self._resampler.push(np.repeat(self._last, tail, axis=0)))
         keep = {o.name: self._kept(o, said) for o in c.outputs}
         values = {name: value[: keep[name]] for name, value in said.values.items()}
-        frames = Frames(values, said.first, said.origin, said.ratio, self._next)
+        heard = said.heard[: max(self._samples() - said.heard_first, 0)]
+        frames = Frames(values, said.first, said.origin, said.ratio, self._next, heard, said.heard_first)
         self.reset()
         return frames
 
@@ -129,18 +131,14 @@ class Stream:
         """Samples of the model for those of the source."""
         return math.ceil((self._next - (self._origin or 0)) / self.ratio)
 
-    def _step(self, x: Array) -> Frames:
-        if len(self._pending):
-            x = np.concatenate([self._pending, x])
+    def _step(self, heard: Array) -> Frames:
+        x = np.concatenate([self._pending, heard]) if len(self._pending) else heard
         n = len(x) - len(x) % self._quantum
         if not n or (not self._taken and n < self._first_min):
             self._pending = x.copy()
-            return self._frames(None)
-        if n == len(x):
-            self._pending = self._none
-            return self._frames(self._push(x))
-        self._pending = x[n:].copy()
-        return self._frames(self._push(x[:n]))
+            return self._frames(None, heard)
+        self._pending = self._none if n == len(x) else x[n:].copy()
+        return self._frames(self._push(x[:n]), heard)
 
     def _push(self, x: Array) -> Outputs:
         """Push whole blocks; where the end will be spoken of, the last block is kept with the state before it."""
@@ -170,20 +168,26 @@ class Stream:
             # A value over all time changes with padding at the end too, after which no sample came.
             changed = {n for n, v in so_far.items() if len(self._pending) or not np.array_equal(v, outputs[n][0])}
             ends = {n: v[0] if n in changed else v[0, said[n] :] for n, v in outputs.items()}
-            parts.append(self._frames(ends))
+            parts.append(self._frames(ends, self._none))
         joined = {o.name: np.concatenate([self._empty[o.name], *(p.values[o.name] for p in parts)])
                   for o in self.contract.outputs}  # fmt: skip
         first = parts[0].first if parts else self._first
-        frames = Frames(joined, first, origin, self.ratio, self._next)
+        frames = Frames(
+            joined, first, origin, self.ratio, self._next, rest, self._taken + len(self._pending) - len(rest)
+        )
         self.reset()
         return frames
 
-    def _frames(self, outputs: Outputs | None) -> Frames:
+    def _frames(self, outputs: Outputs | None, heard: Array) -> Frames:
+        """What was said, and the samples `heard`, which have been counted as taken or pending."""
         first = self._first
-        if outputs is None:
-            return Frames(self._empty, first, self._origin or 0, self.ratio, self._until())
-        self._first = {name: k + len(outputs[name]) for name, k in first.items()}
-        return Frames(outputs, first, self._origin or 0, self.ratio, self._until())
+        if outputs is not None:
+            self._first = {name: k + len(outputs[name]) for name, k in first.items()}
+        heard_first = self._taken + len(self._pending) - len(heard)
+        return Frames(
+            self._empty if outputs is None else outputs, first, self._origin or 0, self.ratio, self._until(), heard,
+            heard_first,
+        )  # fmt: skip
 
     def _until(self) -> int:
         if self._origin is None:

@@ -74,6 +74,8 @@ class StreamState(msgspec.Struct, kw_only=True):
         Of the signal: "good", "doubtful" (it is judged, but beats may be wrong) or "lost".
     sample, time
         Up to where all is known.
+    calibrating
+        Whether the detector of anomalies does not know enough of the signal yet to raise an alert.
     """
 
     schema: Literal["state/1"] = "state/1"
@@ -85,6 +87,7 @@ class StreamState(msgspec.Struct, kw_only=True):
     quality: Quality
     sample: Count
     time: str | None
+    calibrating: bool = False
 
 
 class Health(msgspec.Struct, kw_only=True):

@@ -25,6 +25,13 @@ STEP = 6  # a frame is 6 model samples of 120 Hz: 50 ms; the source runs at 360 
 RATIO = Fraction(3)
 EVENT: dict[str, Any] = {"name": "beat", "kind": "frames", "meaning": "event_logit", "samples_per_frame": STEP}
 OFFSET = EVENT | {"name": "offset", "meaning": "offset"}
+RHYTHM = EVENT | {
+    "name": "rhythm",
+    "meaning": "rhythm_logits",
+    "labels": ["N", "AF", "VF"],
+    "delay": 84,
+    "first_at": -42,
+}
 CLASS = EVENT | {"name": "class", "meaning": "class_logits", "labels": ["N", "S", "V"], "delay": 42}
 
 
@@ -93,6 +100,24 @@ def test_beats_are_q_until_the_class_output_has_settled() -> None:
     assert [(b.at // 18, b.symbol) for b in beats] == [(k, "Q" if k < 30 else "V") for k in range(10, 60, 5)]
 
 
+def test_a_class_that_settles_sooner_is_told_sooner() -> None:
+    c = a_contract(EVENT | {"settle": 60}, CLASS | {"settle": 300, "settle_labels": {"V": 120}})
+    peaks = dict.fromkeys(range(5, 60, 5), 4.0)
+    kinds = [[0.0, 0, 5] if k // 5 % 2 else [5.0, 0, 0] for k in range(60)]
+    kinds = [kinds[round(k / 5) * 5 % 60] for k in range(60)]
+    beats = Beats(c).update(frames(c, 0, 60 * 18, beat=logits(60, peaks), **{"class": kinds}), last=True)[0]
+    wanted = [(k, ("V" if k >= 20 else "Q") if k // 5 % 2 else ("N" if k >= 50 else "Q")) for k in range(10, 60, 5)]
+    assert [(b.at // 18, b.symbol) for b in beats] == wanted
+    assert Beats(c).settle == 120
+    assert Beats(a_contract(EVENT | {"settle": 60})).settle == 60
+
+
+@pytest.mark.parametrize("sooner", [{"X": 1}, {"V": 301}, {"V": -1}])
+def test_labels_that_settle_later_than_all_or_are_none_are_refused(sooner: dict[str, int]) -> None:
+    with pytest.raises(ContractError, match="settle_labels"):
+        a_contract(EVENT, CLASS | {"settle": 300, "settle_labels": sooner})
+
+
 def test_frames_before_the_first_sample_are_no_beats() -> None:
     c = a_contract(EVENT | {"first_at": -25})
     assert [b.at for b in found(c, 40, beat=logits(40, {2: 4.0, 20: 4.0}))] == [(20 * STEP - 25) * 3]
@@ -107,6 +132,29 @@ def test_the_class_is_read_at_the_place_of_the_beat(first_at: int) -> None:
         kinds[20 + shift + k] = [0, 3.0, 0]
     values: dict[str, list[Any]] = {"beat": logits(60, {20: 4.0, 30: 4.0}), "class": kinds}
     assert [b.symbol for b in Beats(c).update(frames(c, 0, 60 * 18, **values), last=True)[0]] == ["S", "N"]
+
+
+def test_a_beat_carries_the_rhythm_of_the_frame_that_comes_with_its_class() -> None:
+    c = a_contract(EVENT, CLASS | {"first_at": 0}, RHYTHM | {"settle": 60})
+    rhythm = [[0.0, 0.0, -50.0]] * 60
+    rhythm[20], rhythm[40] = [0.0, 3.0, -50.0], [3.0, 0.0, -50.0]
+    values: dict[str, list[Any]] = {"beat": logits(60, dict.fromkeys((10, 20, 30, 40), 4.0)), "rhythm": rhythm}
+    beats = found(c, 60, **values, **{"class": [[3.0, 0, 0]] * 60})
+    assert [b.fibrillates for b in beats] == [None, 0.9526, 0.5, 0.0474]  # the first before the rhythm has settled
+
+
+def test_without_a_rhythm_output_a_beat_says_nothing_of_the_rhythm() -> None:
+    (beat,) = found(a_contract(EVENT), 40, beat=logits(40, {20: 4.0}))
+    assert beat.fibrillates is None
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "words"),
+    [({"labels": ["N", "VF"]}, "labels N, VF"), ({"delay": 90}, "do not come with"), ({"first_at": 0}, "first_at")],
+)
+def test_a_rhythm_output_that_does_not_fit_is_refused(rhythm: dict[str, Any], words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        Beats(a_contract(EVENT, CLASS | {"first_at": 0}, RHYTHM | rhythm))
 
 
 def blocks(values: dict[str, list[Any]], sizes: list[int], delays: dict[str, int], n: int) -> Iterator[dict[str, Any]]:
@@ -130,15 +178,16 @@ def blocks(values: dict[str, list[Any]], sizes: list[int], delays: dict[str, int
 def test_how_frames_arrive_never_changes_the_beats(
     logits: list[float], sizes: list[int], first_at: int, again: bool
 ) -> None:
-    c = a_contract(EVENT, OFFSET, CLASS | {"first_at": first_at})
+    c = a_contract(EVENT, OFFSET, CLASS | {"first_at": first_at}, RHYTHM | {"first_at": first_at - 42})
     rng = np.random.default_rng(len(logits))
     n = len(logits)
     values: dict[str, list[Any]] = {
         "beat": logits, "offset": (6 * rng.standard_normal(n)).tolist(), "class": rng.standard_normal((n, 3)).tolist(),
+        "rhythm": rng.standard_normal((n, 3)).tolist(),
     }  # fmt: skip
     whole = Beats(c).update(Frames(_arrays(values), dict.fromkeys(values, 0), 0, RATIO, n * 18), last=True)[0]
     beats, said, until = Beats(c), list[Annotation](), 0
-    for part in blocks(values, sizes, {"beat": 1, "offset": 1, "class": 8}, n):
+    for part in blocks(values, sizes, {"beat": 1, "offset": 1, "class": 8, "rhythm": 8}, n):
         first = {k: start for k, (start, _) in part.items()}
         arrays = _arrays({k: v for k, (_, v) in part.items()})
         last = all(first[k] + len(arrays[k]) == n for k in values)
@@ -156,7 +205,7 @@ def test_how_frames_arrive_never_changes_the_beats(
 
 
 def _arrays(values: dict[str, list[Any]]) -> dict[str, Any]:
-    return {k: np.array(v, np.float32).reshape(len(v), 3 if k == "class" else 1) for k, v in values.items()}
+    return {k: np.array(v, np.float32).reshape(len(v), 3 if k in ("class", "rhythm") else 1) for k, v in values.items()}
 
 
 def test_the_shipped_model_marks_the_peaks_of_the_recording() -> None:

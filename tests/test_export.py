@@ -239,6 +239,33 @@ def test_settle_finds_how_long_a_known_memory_is():
     assert 240 - 12 <= found["offset"] <= 240
 
 
+def test_settle_finds_that_one_label_needs_less_of_the_past_than_another():
+    contract, step = windowed(memory=240)
+    label = {
+        "name": "class",
+        "kind": "frames",
+        "meaning": "class_logits",
+        "samples_per_frame": 6,
+        "labels": list("NSV"),
+    }
+    contract = Contract.of(dict(contract.document) | {"outputs": [contract.document["outputs"][0], label]})
+
+    def classed(x, state):
+        """V by the last 60 samples alone; else S by the last 240."""
+        found, after = step(x, state)
+        joined = np.cumsum(np.pad(np.concatenate([state["w"], x[..., 0]], axis=1), ((0, 0), (1, 0))), axis=1)
+        near = (joined[:, 246::6] - joined[:, 186:-60:6])[..., None]
+        logits = [np.zeros_like(near), np.clip(found["offset"], -1e3, 1e3), 1e6 * np.sign(near)]
+        return {"beat": found["beat"], "class": np.concatenate(logits, axis=2)}, after
+
+    x = 100 * np.random.default_rng(0).standard_normal((4, 60 * 120, 1))
+    agreement = settle.Agreement(block_s=10)
+    assert settle.settle(classed, contract, x, agreement)["class"] > 180
+    assert settle.settle_label(classed, contract, x, "V", agreement).keys() == {"class"}
+    assert 36 <= settle.settle_label(classed, contract, x, "V", agreement)["class"] <= 60
+    assert settle.settle_label(classed, contract, x, "S", agreement)["class"] > 180
+
+
 def test_the_shipped_model_says_how_long_its_past_matters(shipped):
     found = {o.name: o.settle / 120 for o in shipped[1].outputs}
     assert 0.2 < found["beat"] < 3

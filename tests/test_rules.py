@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from holdover.runtime.alert import Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.asystole import Asystole
+from holdover.runtime.detect.atrial_fibrillation import AtrialFibrillation
 from holdover.runtime.detect.beat_rule import BeatRule
 from holdover.runtime.detect.bigeminy import Bigeminy
 from holdover.runtime.detect.chain import HOLD_HIGH_S, HOLD_S, Chain
@@ -642,6 +644,33 @@ def test_an_irregular_rhythm_ends_when_it_is_regular_again() -> None:
     assert [p.phase for p in phases] == ["start", "end"]
 
 
+def told(shares: Sequence[float | None], rr: int = 80) -> list[Annotation]:
+    """Beats at even distances, each with what the model says of the atria."""
+    return [replace(b, fibrillates=share) for b, share in zip(spaced([rr] * (len(shares) - 1)), shares, strict=True)]
+
+
+def test_atrial_fibrillation_is_said_once_the_model_has_been_sure_for_a_while_and_ends_so() -> None:
+    shares = [0.02] * 40 + [0.98] * 60 + [0.02] * 60
+    start, end = judge(AtrialFibrillation(HZ, Limits()), told(shares))
+    assert (start.label, start.phase, end.phase) == ("atrial_fibrillation", "start", "end")
+    assert 4 * HZ < start.onset - 40 * 80 < 8 * HZ  # the average passes 0.35 after some 4 s, 0.7 after some 12
+    assert 10 * HZ < start.at - 40 * 80 < 16 * HZ
+    assert 8 * HZ < end.at - 100 * 80 < 14 * HZ
+
+
+def test_a_model_that_wavers_or_says_nothing_raises_no_atrial_fibrillation() -> None:
+    assert judge(AtrialFibrillation(HZ, Limits()), told([0.9, 0.1] * 100)) == []
+    assert judge(AtrialFibrillation(HZ, Limits()), told([None] * 200)) == []
+    assert judge(AtrialFibrillation(HZ, Limits()), spaced(fibrillating(60))) == []
+
+
+def test_a_lost_signal_ends_an_atrial_fibrillation_and_what_was_counted() -> None:
+    rule = AtrialFibrillation(HZ, Limits())
+    assert [p.phase for p in judge(rule, told([0.98] * 60))] == ["start"]
+    assert [p.end_reason for p in rule.interrupt(5000, 5100, "signal_lost")] == ["signal_lost"]
+    assert rule.mean == 0.0
+
+
 def phase(label: str, name: str, place: int, onset: int | None = None, **more: object) -> Phase:
     end = {"end": place, "end_reason": "recovered"} if name == "end" else {}
     onset = place if onset is None else onset
@@ -816,8 +845,12 @@ def rows(draw: st.DrawFn) -> list[Annotation]:
 
 
 def timeline(steps: Sequence[tuple[int, str]]) -> list[Annotation]:
+    """Beats; the atria are said to fibrillate where an interval is no whole tenth of a second."""
     places = accumulate(rr for rr, _ in steps)
-    return [Annotation(place, symbol, score=0.5) for place, (_, symbol) in zip(places, steps, strict=True)]
+    return [
+        Annotation(place, symbol, score=0.5, fibrillates=0.95 if rr % 10 else 0.05)
+        for place, (rr, symbol) in zip(places, steps, strict=True)
+    ]
 
 
 def all_motifs() -> list[Annotation]:

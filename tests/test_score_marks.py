@@ -67,6 +67,15 @@ def test_epicmp_reads_the_episodes_of_a_replay(tmp_path: Path, capsys: pytest.Ca
     assert vf[-10:] == ["1", "0", "1", "0", "100", "100", "50", "50", "0:10.000", "0:10.000"]
 
 
+def test_where_the_model_tells_rhythms_irregular_intervals_are_no_fibrillation() -> None:
+    spans = (AF, 350, 450), ("atrial_fibrillation", 360, 400), (AF, 500, None)
+    told = [Annotation(beat.at, "N", fibrillates=0.5) for beat in BEATS]
+    marks = [(mark.at, mark.aux) for mark in alarm_marks(result(*spans, beats=told)) if mark.symbol == "+"]
+    assert marks == [(s(360), "(AFIB"), (s(400), "(N")]
+    without = [mark.aux for mark in alarm_marks(result(*spans[::2])) if mark.symbol == "+"]
+    assert without == ["(AFIB", "(N", "(AFIB", "(N"]
+
+
 def test_mxm_reads_the_heart_rate_of_a_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = [Annotation(at, "=", aux="60") for at in range(100, LENGTH, 1800)]
     record = written(tmp_path, result((AF, 350, 450)), known)

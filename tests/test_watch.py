@@ -461,6 +461,7 @@ BAD_DETECTORS = {
     "a threshold that nothing reaches": [{"kind": "beats", "threshold": 4}],
     "a refractory time that is no number": [{"kind": "beats", "refractory_s": "long"}],
     "rules without beats": [{"kind": "asystole"}],
+    "a rhythm that no output tells": [{"kind": "beats"}, {"kind": "rhythm"}],
 }
 
 

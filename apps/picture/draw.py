@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.apps.picture import series
 from holdover.apps.picture.gates import Under
 from holdover.apps.picture.page import page
 from holdover.apps.picture.rows import render
-from holdover.apps.picture.strip import Span, Strip, choose
+from holdover.apps.picture.strip import Sheet, Span, Strip, choose
 from holdover.runtime.annotation import Annotation
+from holdover.runtime.detect.anomaly import Judged
 from holdover.runtime.errors import UsageError
 
 __all__ = ["Span", "draw"]
@@ -27,6 +29,7 @@ def draw(
     start_s: float = 0.0,
     unit: str = "mV",
     under: Under | None = None,
+    judged: Sequence[Judged] = (),
 ) -> None:
     """Draw a recording with its beats and alarms.
 
@@ -40,6 +43,8 @@ def draw(
         On the source's clock, of which x[0] is at `start_s` seconds. What lies outside x is left out.
     under
         Gives heat maps that are drawn under the rows of signal.
+    judged
+        What an anomaly detector judged: the series is drawn in one piece then, with its band and probabilities.
 
     Raises
     ------
@@ -53,9 +58,16 @@ def draw(
     if not len(signal):
         raise UsageError(f"there is nothing to draw for {path}: the recording has no samples")
     strip = Strip(signal, rate_hz, round(start_s * rate_hz), annotations, spans, unit)
-    sheet = choose(len(signal), rate_hz, [(span, strip.local(span)) for span in strip.spans])
+    sheet = (
+        Sheet((0,), len(signal), "all of it")
+        if judged
+        else choose(len(signal), rate_hz, [(span, strip.local(span)) for span in strip.spans])
+    )
     try:
-        image = render(strip, sheet, title, under(strip, sheet) if under else ())
+        if judged:
+            image = series.render(strip, judged, title)
+        else:
+            image = render(strip, sheet, title, under(strip, sheet) if under else ())
     except ImportError as error:
         raise UsageError(f"a picture needs {error.name}, which is not installed: install holdover[replay]") from None
     data = image if path.suffix.lower() == ".png" else page(image, strip, sheet, title).encode()

@@ -132,7 +132,8 @@ def _around(samples: int, rate_hz: float, spans: Sequence[tuple[Span, tuple[int,
 def summary(strip: Strip, sheet: Sheet) -> str:
     """One line: how long it is, what was found, and what of it is shown."""
     beats = sum(mark.symbol in GROUPS for mark in strip.marks)
+    found = f"{beats} beats, " if beats or strip.unit == "mV" else ""
     return (
-        f"{strip.clock(0)} to {strip.clock(len(strip.x))} at {strip.rate_hz:g} Hz · {beats} beats, "
+        f"{strip.clock(0)} to {strip.clock(len(strip.x))} at {strip.rate_hz:g} Hz · {found}"
         f"{len(strip.spans)} alarms · shown: {sheet.note}"
     )

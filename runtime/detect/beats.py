@@ -18,8 +18,8 @@ class Beats:
     """Peaks of an event logit, moved by the offset output, classed by the class output at the same place.
 
     A beat is a frame at which the probability summed over it and its two neighbours is at least `threshold` and the
-    largest within `refractory_s`. Beats before the event output has settled are left out; those before the class
-    output has settled are called Q.
+    largest within `refractory_s`. Beats before the event output has settled are left out; those before their class
+    has settled are called Q.
 
     Parameters
     ----------
@@ -36,15 +36,29 @@ class Beats:
         if event is None:
             raise ContractError("the detector 'beats' needs an output of meaning event_logit, which this model lacks")
         self._event, self._class = event, contract.by_meaning("class_logits")
-        self._offset = contract.by_meaning("offset")
+        self._offset, self._rhythm = contract.by_meaning("offset"), contract.by_meaning("rhythm_logits")
         _check_options(threshold, refractory_s)
         _check_offset(event, self._offset)
+        _check_rhythm(self._rhythm, self._class)
         self._labels = self._class.labels if self._class else ("N",)
+        self._settles = _settles(self._class)
         self.threshold = threshold
         self._rate_hz = contract.signal.rate_hz
         self._near = max(round(refractory_s * self._rate_hz / event.samples_per_frame), 1)
         self._shift = _frames_between(event, self._class)
         self.reset()
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The outputs that a beat rests on: its place and its class."""
+        return tuple(o for o in (self._event, self._offset, self._class) if o)
+
+    @property
+    def settle(self) -> int:
+        """Model samples after a reset from which on beats are found, and the first of the classes is told."""
+        return max(
+            self._event.settle, self._offset.settle if self._offset else 0, min(self._settles.values(), default=0)
+        )
 
     @property
     def silence_s(self) -> float:
@@ -66,6 +80,7 @@ class Beats:
         self._p: Array = np.zeros(pad)
         self._moved: Array = np.zeros(pad)
         self._share: Array = np.empty((0, len(self._labels)))
+        self._fibrillates: Array = np.empty(0)
         self._done = self._share_at = self._until = 0
 
     def update(self, frames: Frames, last: bool = False) -> tuple[list[Annotation], int]:
@@ -101,10 +116,10 @@ class Beats:
         self._p = np.concatenate([self._p, 1 / (1 + np.exp(-logit))])
         self._moved = np.concatenate([self._moved, np.clip(moved, -step, step)])
         if self._class:
-            value = frames.values[self._class.name].astype(np.float64)
-            value -= value.max(axis=1, keepdims=True)
-            share = value - np.log(np.exp(value).sum(axis=1, keepdims=True))
-            self._share = np.concatenate([self._share, share])
+            self._share = np.concatenate([self._share, _log_shares(frames, self._class)])
+        if self._rhythm:
+            share = np.exp(_log_shares(frames, self._rhythm)[:, self._rhythm.labels.index(FIBRILLATION)])
+            self._fibrillates = np.concatenate([self._fibrillates, share])
 
     def _peaks(self, ready: int) -> NDArray[np.intp]:
         """Which of the next `ready` frames are the largest around, the first of equals."""
@@ -123,9 +138,9 @@ class Beats:
             return None
         at = frames.origin + round(place * float(frames.ratio))
         label, score = self._label(k)
-        if self._class and place < self._class.settle:
+        if place < self._settles.get(label, 0):
             label = "Q"
-        return Annotation(at, label, score=score)
+        return Annotation(at, label, score=score, fibrillates=self._rhythm_at(k))
 
     def _label(self, k: int) -> tuple[str, float]:
         """The class of a beat at event frame k, and its probability: log shares smoothed over three frames."""
@@ -138,11 +153,20 @@ class Beats:
         share = np.exp(smooth - smooth.max())
         return self._labels[best], round(float(1 / share.sum()), 4)
 
+    def _rhythm_at(self, k: int) -> float | None:
+        """The share of fibrillation in the frame that comes with the class of a beat at event frame k, once settled."""
+        at = k + self._shift
+        if not self._rhythm or self._rhythm.first_at + at * self._rhythm.samples_per_frame < self._rhythm.settle:
+            return None
+        i = min(at - self._share_at, len(self._fibrillates) - 1)
+        return round(float(self._fibrillates[i]), 4) if i >= 0 else None
+
     def _forget(self, ready: int) -> None:
         self._p, self._moved = self._p[ready:], self._moved[ready:]
         self._done += ready
         drop = min(max(self._done + self._shift - 1 - self._share_at, 0), len(self._share))
         self._share, self._share_at = self._share[drop:], self._share_at + drop
+        self._fibrillates = self._fibrillates[drop:]
 
     def snapshot(self) -> Memory:
         """What is carried."""
@@ -154,7 +178,18 @@ class Beats:
             setattr(self, key, memory[key])
 
 
-_CARRIED = ("_p", "_moved", "_share", "_done", "_share_at", "_until")
+_CARRIED = ("_p", "_moved", "_share", "_fibrillates", "_done", "_share_at", "_until")
+
+FIBRILLATION = "AF"
+"""Label by which a rhythm output calls atrial fibrillation and flutter."""
+
+
+def _log_shares(frames: Frames, spec: OutputSpec) -> Array:
+    """The logarithms of the probabilities of an output's labels, (frames, labels)."""
+    value = frames.values[spec.name].astype(np.float64)
+    value -= value.max(axis=1, keepdims=True)
+    share: Array = value - np.log(np.exp(value).sum(axis=1, keepdims=True))
+    return share
 
 
 def _check_options(threshold: float, refractory_s: float) -> None:
@@ -172,6 +207,34 @@ def _check_offset(event: OutputSpec, offset: OutputSpec | None) -> None:
                 f"outputs {event.name} and {offset.name} have {name} {getattr(event, name)} and "
                 f"{getattr(offset, name)}; the detector 'beats' needs them equal"
             )
+
+
+def _settles(classes: OutputSpec | None) -> dict[str, int]:
+    """Model samples after a reset from which on a class is told, by its label."""
+    return {label: classes.settle_labels.get(label, classes.settle) for label in classes.labels} if classes else {}
+
+
+def _check_rhythm(rhythm: OutputSpec | None, classes: OutputSpec | None) -> None:
+    if rhythm is None:
+        return
+    if FIBRILLATION not in rhythm.labels:
+        raise ContractError(
+            f"output {rhythm.name} has the labels {', '.join(rhythm.labels)}; the detector 'beats' needs one that is "
+            f"{FIBRILLATION}"
+        )
+    if classes is None or (_arrival(rhythm), rhythm.samples_per_frame) != (
+        _arrival(classes),
+        classes.samples_per_frame,
+    ):
+        raise ContractError(
+            f"the frames of output {rhythm.name} do not come with those of a class output; the detector 'beats' needs "
+            "their first_at + delay and their samples_per_frame equal"
+        )
+
+
+def _arrival(o: OutputSpec) -> int:
+    """The model sample with which an output's first frame comes."""
+    return o.first_at + o.delay
 
 
 def _frames_between(event: OutputSpec, classes: OutputSpec | None) -> int:

@@ -24,11 +24,13 @@ class Carried:
 def _plain(value: Any) -> Any:
     if hasattr(value, "snapshot"):
         return value.snapshot()
-    return list(value) if isinstance(value, deque | list) else value
+    return [_plain(item) for item in value] if isinstance(value, deque | list) else value
 
 
 def _again(now: Any, value: Any) -> Any:
     if hasattr(now, "restore"):
         now.restore(value)
         return now
+    if isinstance(now, list) and now and (hasattr(now[0], "restore") or isinstance(now[0], deque)):
+        return [_again(part, item) for part, item in zip(now, value, strict=True)]
     return deque(value, maxlen=now.maxlen) if isinstance(now, deque) else value

@@ -24,6 +24,7 @@ CONDITIONS = {
     "bradycardia": Condition("medium"),
     "tachycardia": Condition("medium"),
     "r_on_t": Condition("medium"),
+    "atrial_fibrillation": Condition("low"),
     "irregular_rhythm": Condition("low"),
     "supraventricular_run": Condition("low"),
     "ventricular_couplet": Condition("low"),
@@ -31,6 +32,8 @@ CONDITIONS = {
     "frequent_ventricular_beats": Condition("low"),
     "ventricular_trigeminy": Condition("info"),
     "missed_beat": Condition("info"),
+    "anomaly": Condition("medium"),
+    "regime_change": Condition("low"),
 }
 """By label, the graver first. The standard assigns no priorities; these are what makers of monitors use."""
 
@@ -39,12 +42,14 @@ STAGES = (
     ("ventricular_fibrillation", "ventricular_tachycardia", "idioventricular_rhythm", "ventricular_run"),
     ("extreme_bradycardia", "bradycardia"),
     ("extreme_tachycardia", "tachycardia"),
+    ("atrial_fibrillation", "irregular_rhythm"),
 )
 """Alarm chains whose members are stages of one event: the start of one ends those after it, as superseded."""
 
 _BELOW_TACHYCARDIA = (
     "extreme_tachycardia",
     "tachycardia",
+    "atrial_fibrillation",
     "irregular_rhythm",
     "supraventricular_run",
     "r_on_t",
@@ -57,13 +62,21 @@ _BELOW_TACHYCARDIA = (
 
 SILENCED = {
     "ventricular_fibrillation": tuple(label for label in CONDITIONS if label != "ventricular_fibrillation"),
-    "asystole": ("extreme_bradycardia", "pause", "bradycardia", "missed_beat", "irregular_rhythm"),
+    "asystole": (
+        "extreme_bradycardia",
+        "pause",
+        "bradycardia",
+        "missed_beat",
+        "atrial_fibrillation",
+        "irregular_rhythm",
+    ),
     "ventricular_tachycardia": ("idioventricular_rhythm", "ventricular_run", *_BELOW_TACHYCARDIA),
     "extreme_bradycardia": ("pause", "bradycardia", "missed_beat"),
     "extreme_tachycardia": ("tachycardia", "supraventricular_run"),
     "idioventricular_rhythm": ("ventricular_run", "missed_beat", "frequent_ventricular_beats"),
     "ventricular_run": ("r_on_t", "ventricular_couplet", "frequent_ventricular_beats"),
     "pause": ("missed_beat",),
+    "atrial_fibrillation": ("irregular_rhythm", "missed_beat", "supraventricular_run"),
     "irregular_rhythm": ("missed_beat", "supraventricular_run"),
     "ventricular_bigeminy": ("ventricular_trigeminy", "frequent_ventricular_beats"),
 }

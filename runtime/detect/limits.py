@@ -54,6 +54,24 @@ class SignalLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 )
 
 
+class SensorLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of signals that are no ECG in mV; in samples, since such signals may come once in five minutes.
+
+    Attributes
+    ----------
+    false_alerts_per_day
+        How many a stream without anomalies may raise; None for what the model's contract says.
+    flat_samples
+        Equal samples in a row that make a flat line; 0 for never, as a sensor may give one value for long.
+    rail
+        Absolute value, in the signal's unit, from which on a sample counts as saturated; 0 for never.
+    """
+
+    false_alerts_per_day: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    flat_samples: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    rail: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of the rules; fixed and named, never learned from the signal.
 
@@ -98,12 +116,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bridge_s
         Missing samples that are bridged; a longer hole resets the memory.
     flat_s
-        Seconds of a constant value that make a flat line; 0 for signals that may stay constant. Of an ECG in mV it
-        must be found before an asystole is, see `check_ecg`.
+        Seconds of a constant value that make a flat line of an ECG in mV; 0 for never. It must be found before an
+        asystole is, see `check_ecg`.
     rail
-        Absolute value, in the model's unit, from which on a sample counts as saturated; 0 for never.
+        Absolute value in mV from which on a sample of an ECG counts as saturated; 0 for never.
     signal
         What is told from an ECG in mV (a table of its own); other signals are not judged by it.
+    sensor
+        What is told from other signals (a table of its own), in place of `flat_s`, `rail` and `signal`.
     """
 
     tachycardia_bpm: Bpm = 120.0
@@ -133,6 +153,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flat_s: Annotated[float, Meta(ge=0, le=3600)] = 1.5
     rail: Annotated[float, Meta(ge=0)] = 20.0
     signal: SignalLimits = SignalLimits()
+    sensor: SensorLimits = SensorLimits()
 
     def __post_init__(self) -> None:
         if self.bradycardia_bpm + 2 * self.rate_hysteresis_bpm >= self.tachycardia_bpm:

@@ -7,6 +7,7 @@ from holdover.runtime.alert import EndReason, Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.asystole import Asystole
+from holdover.runtime.detect.atrial_fibrillation import AtrialFibrillation
 from holdover.runtime.detect.bigeminy import Bigeminy
 from holdover.runtime.detect.couplet import Couplet
 from holdover.runtime.detect.extreme_bradycardia import ExtremeBradycardia
@@ -90,6 +91,7 @@ RULES: dict[str, Callable[[float, Limits], Rule]] = {
     "pause": Pause,
     "rate": Rate,
     "r_on_t": ROnT,
+    "atrial_fibrillation": AtrialFibrillation,
     "irregular_rhythm": IrregularRhythm,
     "supraventricular_run": SupraventricularRun,
     "couplet": Couplet,
@@ -111,6 +113,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "bigeminy", "trigeminy", "supraventricular_run",
     ),
     "frequent": ("frequent",),
+    "rhythm": ("atrial_fibrillation",),
 }  # fmt: skip
 """By the `kind` that a contract's detectors name: what rests on there being a beat, on its place, on its class (the
 kind is called after the gravest of these), and on counting."""
