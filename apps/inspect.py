@@ -112,7 +112,7 @@ def _promise(contract: "Contract", rate_hz: float | None) -> dict[str, Any]:
     import msgspec
 
     model_hz = contract.signals[0].rate_hz
-    resampler = _resampler(rate_hz, model_hz)
+    resampler = _resampler(rate_hz, model_hz, contract.signals[0].any_rate)
     states = [_state(s) for s in contract.states]
     return {
         "signals": msgspec.to_builtins(contract.signals),
@@ -127,7 +127,7 @@ def _promise(contract: "Contract", rate_hz: float | None) -> dict[str, Any]:
     }
 
 
-def _resampler(rate_hz: float | None, model_hz: float) -> dict[str, Any]:
+def _resampler(rate_hz: float | None, model_hz: float, any_rate: bool) -> dict[str, Any]:
     from holdover.runtime.errors import UsageError
     from holdover.runtime.resample import Resampler
 
@@ -135,8 +135,9 @@ def _resampler(rate_hz: float | None, model_hz: float) -> dict[str, Any]:
     low, high = RATES_HZ
     if not low <= rate_hz <= high:
         raise UsageError(f"--rate is {rate_hz:g} Hz, expected {low:g} to {high:,.0f} samples a second")
-    delay = Resampler(rate_hz, model_hz).delay
-    return {"from_hz": rate_hz, "to_hz": model_hz, "delay_ms": _ms(delay, rate_hz)}
+    to_hz = rate_hz if any_rate else model_hz
+    delay = Resampler(rate_hz, to_hz).delay
+    return {"from_hz": rate_hz, "to_hz": to_hz, "delay_ms": _ms(delay, rate_hz), "any_rate": any_rate}
 
 
 def _output(o: Any, model_hz: float, resampling_ms: float) -> dict[str, Any]:
@@ -260,7 +261,8 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from row("sha256", f"{f['sha256'][:12]}...")
     for signal in f["signals"]:
         leads = ", ".join(f"{c['name']} ({c['unit']})" for c in signal["channels"])
-        yield from row("signal", f"{signal['input']}: {leads} at {signal['rate_hz']:g} Hz")
+        rate = "any rate" if signal["any_rate"] else f"{signal['rate_hz']:g} Hz"
+        yield from row("signal", f"{signal['input']}: {leads} at {rate}")
     yield from row("hop", _hop(f))
     yield from row("resampling", _resampling(f["resampler"]))
     yield from row("arithmetic", _work(f["multiply_adds"]))
@@ -288,6 +290,8 @@ def _hop(f: Mapping[str, Any]) -> str:
 
 
 def _resampling(r: Mapping[str, Any]) -> str:
+    if r["any_rate"]:
+        return f"none; times below as if at {r['from_hz']:g} Hz"
     if r["from_hz"] == r["to_hz"]:
         return f"none for a source of {r['from_hz']:g} Hz; --rate HZ shows another"
     return f"from {r['from_hz']:g} Hz, {r['delay_ms']:g} ms late"

@@ -168,7 +168,7 @@ def test_a_product_behind_an_unknown_shape_is_named_as_not_counted(tmp_path):
 def test_the_delay_from_a_source_has_the_resampler_in_it(capsys):
     own, slower = facts(capsys), facts(capsys, "ecg-beats", "--rate", "360")
     assert own["resampler"]["delay_ms"] == 0
-    assert slower["resampler"] == {"from_hz": 360.0, "to_hz": 120.0, "delay_ms": 83.333}
+    assert slower["resampler"] == {"from_hz": 360.0, "to_hz": 120.0, "delay_ms": 83.333, "any_rate": False}
     for o in slower["outputs"]:
         assert o["delay_from_source_ms"] == pytest.approx(o["delay_ms"] + 83.333)
 

@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("-o", "--output", type=Path, required=True, help="the model to write")
     training.add_argument("--columns", metavar="A,B", help="of the CSV (default: all but the time)")
     training.add_argument("--part", type=float, default=0.6, help="to learn from, the first (default: %(default)s)")
-    training.add_argument("--steps", type=int, default=2000, help="training steps (default: %(default)s)")
+    training.add_argument("--steps", type=int, default=800, help="training steps (default: %(default)s)")
     training.add_argument("--hidden", type=int, default=32, help="width of the LSTM (default: %(default)s)")
     training.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     training.set_defaults(run=train)
