@@ -101,12 +101,15 @@ class CnnLstm:
     ----------
     heads : tuple of (str, int)
         Name and width of each output, in the order of the columns of `head.weight`.
+    side_heads : tuple of (str, int)
+        The same of a further LSTM that reads the last layer, of `side.head.weight`; none: there is no such LSTM.
     """
 
     front_end: FrontEnd = field(default_factory=FrontEnd)
     convolutions: tuple[Convolution, ...] = (Convolution(9, 3), Convolution(8, 2), Convolution(3, 1))
     lstm_layers: int = 2
     heads: tuple[tuple[str, int], ...] = (("beat", 1), ("offset", 1), ("class", 3))
+    side_heads: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse shapes that would not stream in whole frames."""
@@ -178,7 +181,7 @@ def build(shape: CnnLstm, weights: Weights) -> tuple[onnx.ModelProto, list[dict[
     weights : mapping of str to array
         `conv<i>.weight` (kernel, in, out) and `.bias`; `lstm<i>.input` (4 hidden, in), `.recurrent` (4 hidden, hidden)
         and `.bias` (4 hidden), gates in the order input, forget, cell, output; `head.weight` (hidden, columns) and
-        `.bias`.
+        `.bias`; with side heads `side.input`, `side.recurrent`, `side.bias`, `side.head.weight` and `.bias` likewise.
 
     Returns
     -------
@@ -195,6 +198,8 @@ def build(shape: CnnLstm, weights: Weights) -> tuple[onnx.ModelProto, list[dict[
     y = g.node("Transpose", [y], "features.by_time", perm=[1, 0, 2])
     for index in range(shape.lstm_layers):
         y = _lstm(g, f"lstm{index}", y, weights)
+    if shape.side_heads:
+        _heads(g, _lstm(g, "side", y, weights), shape.side_heads, weights, "side.")
     _heads(g, y, shape.heads, weights)
     return _model(g), g.states
 
@@ -281,13 +286,13 @@ def _onnx_gates(weight: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([i, o, f, c])
 
 
-def _heads(g: _Graph, x: str, heads: Sequence[tuple[str, int]], weights: Weights) -> None:
-    y = g.node("MatMul", [x, g.floats("head.weight", weights["head.weight"])], "heads.product")
-    y = g.node("Add", [y, g.floats("head.bias", weights["head.bias"])], "heads.by_time")
-    y = g.node("Transpose", [y], "heads", perm=[1, 0, 2])
+def _heads(g: _Graph, x: str, heads: Sequence[tuple[str, int]], weights: Weights, of: str = "") -> None:
+    y = g.node("MatMul", [x, g.floats(f"{of}head.weight", weights[f"{of}head.weight"])], f"{of}heads.product")
+    y = g.node("Add", [y, g.floats(f"{of}head.bias", weights[f"{of}head.bias"])], f"{of}heads.by_time")
+    y = g.node("Transpose", [y], f"{of}heads", perm=[1, 0, 2])
     names = [name for name, _ in heads]
     widths = g.ints(*[width for _, width in heads])
-    g.nodes.append(helper.make_node("Split", [y, widths], names, name="split", axis=2))
+    g.nodes.append(helper.make_node("Split", [y, widths], names, name=f"{of}split", axis=2))
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", "frames", w]) for n, w in heads]
     g.outputs[:0] = ends
 

@@ -238,7 +238,10 @@ def test_a_model_whose_outputs_do_not_fit_is_refused(outputs: tuple[dict[str, An
         Beats(a_contract(*outputs))
 
 
-@pytest.mark.parametrize("options", [{"threshold": 0}, {"threshold": 3.1}, {"refractory_s": 0}, {"refractory_s": 99}])
+@pytest.mark.parametrize(
+    "options",
+    [{"threshold": 0}, {"threshold": 3.1}, {"refractory_s": 0}, {"refractory_s": 99}],
+)
 def test_options_that_find_no_beat_or_any_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ContractError):
         Beats(a_contract(EVENT), **options)

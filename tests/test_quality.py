@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from holdover.runtime.alert import Phase
 from holdover.runtime.annotation import Annotation
 from holdover.runtime.chunk import Chunk
-from holdover.runtime.detect.limits import Limits, SignalLimits
+from holdover.runtime.detect.limits import Limits, SensorLimits, SignalLimits
 from holdover.runtime.errors import ConfigError
 from holdover.runtime.quality import Lost, Piece, Quality, Usable
 from holdover.runtime.quality_measures import mains_basis, measure
@@ -30,6 +30,9 @@ def wave(n: int, channels: int = 1) -> NDArray[np.float32]:
 
 
 ECG = SignalLimits()
+
+
+SENSOR = Limits(sensor=SensorLimits(flat_samples=150))
 
 
 def a_quality(limits: Limits | None = None, rate_hz: float = HZ, signal: SignalLimits | None = ECG) -> Quality:
@@ -133,15 +136,15 @@ def test_an_electrode_that_flaps_is_one_alarm_and_no_storm() -> None:
 @pytest.mark.parametrize("level", [0.0, 1.25, -20.5])
 def test_a_constant_value_is_a_flat_line_from_its_150th_sample_on(level: float) -> None:
     x = np.concatenate([wave(100), np.full((400, 1), level, np.float32), wave(500)])
-    found = pieces(a_quality(Limits(rail=0), signal=None), [Chunk(0, x)])
+    found = pieces(a_quality(SENSOR, signal=None), [Chunk(0, x)])
     assert marks(found)[0] == (249, "~", -1, "signal_flat")
     assert phases(found)[0] == ("signal_flat", "start", 249, 269)
     assert fed(found)[0] == (0, 249)
 
 
-def test_a_value_that_stays_for_less_than_a_second_and_a_half_is_used() -> None:
+def test_a_value_that_stays_for_less_than_it_takes_is_used() -> None:
     x = np.concatenate([wave(100), np.full((149, 1), 3.0, np.float32), wave(100)])
-    assert joined(pieces(a_quality(signal=None), [Chunk(0, x)])) == [(0, x.tobytes())]
+    assert joined(pieces(a_quality(SENSOR, signal=None), [Chunk(0, x)])) == [(0, x.tobytes())]
 
 
 def test_a_flat_channel_is_enough_and_two_that_pause_in_turn_are_not_flat() -> None:
@@ -149,7 +152,23 @@ def test_a_flat_channel_is_enough_and_two_that_pause_in_turn_are_not_flat() -> N
     x[100:, 1] = 0.5
     assert phases(pieces(a_quality(), [Chunk(0, x)]))[0] == ("signal_flat", "start", 249, 269)
     turns = np.stack([np.arange(600) // 2, (np.arange(600) + 1) // 2], axis=1).astype(np.float32)
-    assert fed(pieces(a_quality(Limits(rail=0), signal=None), [Chunk(0, turns)])) == [(0, 600)]
+    assert fed(pieces(a_quality(SENSOR, signal=None), [Chunk(0, turns)])) == [(0, 600)]
+
+
+@pytest.mark.parametrize("rate_hz", [1 / 300, 1.0, 100.0])
+def test_a_sensor_may_give_one_value_for_long_and_any_value_at_all(rate_hz: float) -> None:
+    x = np.full((2000, 1), 71.5, np.float32)
+    assert fed(pieces(a_quality(rate_hz=rate_hz, signal=None), [Chunk(0, x)])) == [(0, 2000)]
+    railed = a_quality(Limits(sensor=SensorLimits(rail=70)), rate_hz, None)
+    assert phases(pieces(railed, [Chunk(0, x)]))[0][0] == "signal_saturated"
+
+
+def test_a_missing_row_of_a_slow_sensor_is_bridged_and_two_are_a_loss() -> None:
+    x = wave(500)
+    chunks = [Chunk(0, x[:100]), Chunk(101, x[101:300]), Chunk(302, x[302:])]
+    found = pieces(a_quality(rate_hz=1 / 300, signal=None), chunks)
+    assert fed(found)[:2] == [(0, 100), (100, 300)]
+    assert [(p[0], p[1], p[2]) for p in phases(found)][:1] == [("signal_missing", "start", 300)]
 
 
 @pytest.mark.parametrize("rate_hz", [0.2, 0.4, 0.5, 0.9])
@@ -179,7 +198,7 @@ def test_other_limits_hold_from_where_they_are_set() -> None:
     quality = a_quality(signal=None)
     x = wave(2000)
     pieces(quality, [Chunk(0, x[:100])], finish=False)
-    quality.limits = Limits(bridge_s=0.5, flat_s=0.4)
+    quality.limits = Limits(bridge_s=0.5, sensor=SensorLimits(flat_samples=40))
     assert (quality.bridge, quality.flat) == (50, 40)
     found = pieces(quality, [Chunk(150, x[150:300])], finish=False)
     assert marks(found) == [(100, '"', 0, "bridged 50")]

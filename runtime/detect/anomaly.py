@@ -20,6 +20,7 @@ from holdover.runtime.frames import Frames
 from holdover.runtime.quality_episodes import technical
 from holdover.runtime.snapshot import Memory
 
+LABELS = ("anomaly", "regime_change")
 DAY_S = 86400.0
 MOST_OFTEN = 0.05
 """Alerts a sample that can be asked for at most."""
@@ -108,7 +109,7 @@ class Anomaly(Carried):
         reach = options.reach_of(risk, risk * DAY_S * rate_hz)
         self._panel = Panel(Setting(options, rate_hz, len(self._channels), self._residual.channels, reach), risk)
         self._scales = [Scale(options.memory) for _ in range(self._residual.channels)]
-        self._anomaly, self._regime = Alarm("anomaly"), Alarm("regime_change")
+        self._anomaly, self._regime = (Alarm(label) for label in LABELS)
         self._invalid: int | None = None
         self._since: int | None = None
         self._begun = False
