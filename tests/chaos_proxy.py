@@ -33,16 +33,16 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(30)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def be(self, mode: str) -> None:
         """Do one of `FAULTS` to what is connected and to what connects, or be "calm"."""
-        asyncio.run_coroutine_threadsafe(self._change(mode), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._change(mode), self._loop).result(30)
 
     def close(self) -> None:
         """End all connections and the thread."""
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()

@@ -159,15 +159,16 @@ def test_a_recording_of_a_recording_has_its_samples_and_its_alarms(tmp_path: Pat
 
 def test_a_recorder_killed_leaves_a_record_that_lacks_a_second_at_most(tmp_path: Path) -> None:
     port, place = free_port(), tmp_path / "night"
-    x = signal_mv()[: 40 * 360]
+    x = signal_mv()[: 90 * 360]
     with recorder(port, place) as process, Sensor(port, lines_of(x), speed=2.0) as sensor:
-        wait_until(lambda: sensor.sent > 7200 and place.with_suffix(".hea").exists(), "ten seconds of the record")
+        data = place.with_suffix(".dat")
+        wait_until(lambda: data.exists() and data.stat().st_size > 2 * 3600, "ten seconds of the record")
         sent = sensor.sent
         process.kill()
         process.wait()
     found = samples_of(place)[:, 0]
-    assert sent - 2.5 * 2 * RATE_HZ < len(found)
-    start = int(np.argmin([np.abs(x[i : i + 720] - found[:720]).max() for i in range(3600)]))
+    start = int(np.argmin([np.abs(x[i : i + 720] - found[:720]).max() for i in range(len(x) - len(found))]))
+    assert sent - 2.5 * 2 * RATE_HZ < start + len(found)
     np.testing.assert_allclose(found, x[start : start + len(found)], atol=1e-3)
 
 

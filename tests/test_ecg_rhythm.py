@@ -18,6 +18,7 @@ from holdover.runtime.errors import ModelError, SourceError, UsageError
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'holdover[train]'")
 pytest.importorskip("wfdb", reason="needs holdover[replay]")
+torch.set_num_threads(1)  # more of them spin, and wait for each other, where the tests share two cores
 
 RECIPE = Path(__file__).parent.parent / "models" / "ecg_rhythm"
 TRUNK = RECIPE.parent / "ecg_beats" / "model.onnx"

@@ -56,11 +56,11 @@ class Load:
 
     def packets(self, stop: Event) -> Iterator[Packet]:
         """Yield samples until `stop` is set."""
-        began, before, count = time.monotonic(), _ticks(), 0
+        began, before, count, share = time.monotonic(), _ticks(), 0, float("nan")
         while not stop.wait(max(began + (count + 1) / self.rate_hz - time.monotonic(), 0)):
             now = _ticks()
             total = now[1] - before[1]
-            share = 100 * (now[0] - before[0]) / total if total else float("nan")
+            share = 100 * (now[0] - before[0]) / total if total else share  # no tick since: as it was
             yield Packet(np.array([[share]], np.float32), count=count)
             before, count = now, count + 1
 
