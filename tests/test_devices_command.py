@@ -119,6 +119,12 @@ def test_a_source_that_cannot_be_is_one_sentence(words: list[str], said: str) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan"])
+def test_no_time_is_refused(tmp_path: Path, seconds: str) -> None:
+    done = holdover("devices", "probe", "npz", f"path={a_recording(tmp_path / 'r.npz')}", "--seconds", seconds)
+    assert (done.returncode, done.stderr) == (2, "holdover: --seconds is above 0\n")
+
+
 def test_a_stream_of_a_configuration_is_taken_by_its_name(tmp_path: Path) -> None:
     record = a_recording(tmp_path / "r.npz")
     config = tmp_path / "h.toml"

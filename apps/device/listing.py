@@ -21,16 +21,18 @@ class Kind(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Print each kind and what there is of it; 0."""
-    listed = [_kind(name) for name in kinds()]
     if args.json:
         import json
 
+        listed = [_kind(name) for name in kinds()]
         print(json.dumps([{**kind._asdict(), "found": [f._asdict() for f in kind.found]} for kind in listed], indent=1))
         return 0
-    for kind in listed:
-        print("\n".join(_lines(kind)))
-    plugged = sum(len(kind.found) for kind in listed)
-    print(f"{len(listed)} kinds of source; {plugged or 'no'} device{'' if plugged == 1 else 's'} found")
+    plugged = 0
+    for name in kinds():
+        kind = _kind(name)  # some look around for seconds: each is told as soon as it is known
+        plugged += len(kind.found)
+        print("\n".join(_lines(kind)), flush=True)
+    print(f"{len(kinds())} kinds of source; {plugged or 'no'} device{'' if plugged == 1 else 's'} found")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from holdover.apps.device.look import Look, measure, short, strip, verdicts
 from holdover.apps.device.options import source_of
 from holdover.runtime.chunk import Source
+from holdover.runtime.errors import UsageError
 
 PATIENCE_S = 15.0
 """How long a device may take until its first sample."""
@@ -21,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Look at a source for a while; 0 if all is as it should be, 1 if not, 3 if nothing came."""
     from holdover.apps.feed import open_table
 
+    if not args.seconds > 0:
+        raise UsageError("--seconds is above 0")
     source = open_table(source_of(args))
     look = Look(source.rate_hz, source.channels, source.units, source.length is None)
     try:

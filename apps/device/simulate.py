@@ -151,11 +151,11 @@ def _mqtt(play: Play, how: "Impairments") -> None:
         raise UsageError(f"--broker {play.args.broker!r} is not HOST:PORT, as in localhost:1883")
     topic = play.args.topic or f"holdover/samples/{play.name}"
     source = play.source
-    _tell(
-        f"mqtt topic={topic} host={host} port={port} rate_hz={source.rate_hz:g} leads={play.leads} "
-        f"unit={source.units[0]}"
-    )
     with connected(MqttOptions(host=host, port=int(port))) as publisher:
+        _tell(
+            f"mqtt topic={topic} host={host} port={port} rate_hz={source.rate_hz:g} leads={play.leads} "
+            f"unit={source.units[0]}"
+        )
         publisher.play(topic, play.sent(packets_of(source, 0.5), how), "float32", play.stop, play.args.speed)
 
 

@@ -30,21 +30,20 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Board:
-    """A board by the beginning of its name in the device tree; `core` is what its instructions are judged by."""
+    """A board by the beginning of its name in the device tree."""
 
     name: str
-    core: str
     defaults: Defaults
 
 
 BOARDS = (
-    Board("Raspberry Pi Zero 2", "Cortex-A53", Defaults(threads=2, gather_s=0.2, checkpoint_s=120.0)),
-    Board("Raspberry Pi 3", "Cortex-A53", Defaults(threads=3, gather_s=0.2, checkpoint_s=60.0)),
-    Board("Raspberry Pi Compute Module 3", "Cortex-A53", Defaults(threads=3, gather_s=0.2, checkpoint_s=60.0)),
-    Board("Raspberry Pi 4", "Cortex-A72", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
-    Board("Raspberry Pi Compute Module 4", "Cortex-A72", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
-    Board("Raspberry Pi 5", "Cortex-A76", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
-    Board("Raspberry Pi Compute Module 5", "Cortex-A76", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
+    Board("Raspberry Pi Zero 2", Defaults(threads=2, gather_s=0.2, checkpoint_s=120.0)),
+    Board("Raspberry Pi 3", Defaults(threads=3, gather_s=0.2, checkpoint_s=60.0)),
+    Board("Raspberry Pi Compute Module 3", Defaults(threads=3, gather_s=0.2, checkpoint_s=60.0)),
+    Board("Raspberry Pi 4", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
+    Board("Raspberry Pi Compute Module 4", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
+    Board("Raspberry Pi 5", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
+    Board("Raspberry Pi Compute Module 5", Defaults(threads=4, gather_s=0.1, checkpoint_s=60.0)),
 )
 """The more cores or memory, the more side by side: a replay holds some 80 MB for each."""
 
