@@ -22,9 +22,6 @@ check: $(VENV)/.dev   ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd models/ecg_beats && MYPYPATH=../../src ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
-	cd models/ecg_rhythm && MYPYPATH=../../src ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
-	cd models/forecast && MYPYPATH=../../src ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
 	$(BIN)/lint-imports
 
 train: $(VENV)/.train ## train, export and measure the shipped model again (needs HOLDOVER_DATA)

@@ -85,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
 
     store = Path(args.store) if args.store else default_store()
     only = make_filter(args.priority, args.stream)
-    since = moment(args.since) if args.since is not None else float("-inf") if args.no_follow else None
+    since = None if args.since is None else moment(args.since)
     try:
         if args.no_follow:
-            return _look_back(args, store, only, since or float("-inf"))
+            return _look_back(args, store, only, float("-inf") if since is None else since)
         return _follow(args, store, only, since)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

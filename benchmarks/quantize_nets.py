@@ -15,7 +15,6 @@ from holdover.export.original import Original
 from holdover.export.proof import engine_of
 from holdover.quantize.method import Parent
 from holdover.quantize.streamed import parent_words
-from holdover.runtime.contract import Contract
 
 Array = NDArray[np.float32]
 
@@ -126,15 +125,11 @@ def shipped(signal: Array) -> Parent:
     said = Statement(contract.name, contract.signal.rate_hz, leads, "mV")
     done = export(Original(whole, "onnx", "0" * 64), Options(said, signal=signal[: 60 * 120], described="a recording"))
     streaming = parent_words(done.model, contract, done.contract)
-    return Parent(streaming.SerializeToString(deterministic=True), "0" * 64, engine_contract(streaming), whole)
+    data = streaming.SerializeToString(deterministic=True)
+    return Parent(data, "0" * 64, engine_of(data).contract, whole)
 
 
 def as_shipped() -> Parent:
     """The file that is shipped, which streams already."""
     data = MODEL.read_bytes()
     return Parent(data, "0" * 64, engine_of(data).contract)
-
-
-def engine_contract(model: onnx.ModelProto) -> Contract:
-    """The contract that an engine reads."""
-    return engine_of(model.SerializeToString()).contract

@@ -1,7 +1,7 @@
 """What a step costs, models in turns; in time of the thread, so that what else the machine does hardly counts.
 
-Of the calls the tenth percentile is taken: on a busy machine, the ratio of two equal models came within 3 % of 1 so,
-and within 5 % by the median. The least cannot be used, since a thread's clock jumps where the thread is taken off.
+Of the calls the tenth percentile is taken, which a busy machine moves less than the median. The least cannot be used,
+since a thread's clock jumps where the thread is taken off.
 """
 
 import time

@@ -39,11 +39,6 @@ class Judge:
         self._frames = self._run(parent)
         self._beats = score(engine_of(parent)) if score else None
 
-    @property
-    def finds_beats(self) -> bool:
-        """Whether models are compared by their beats, too."""
-        return self._score is not None
-
     def parity(self, child: bytes) -> dict[str, Parity]:
         """Every measure of agreement.
 

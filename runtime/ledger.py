@@ -205,11 +205,11 @@ class Ledger:
             self._give_up(waiting - self.max_rows, "full")
         return stored
 
-    def unsent(self, after_id: int = 0, limit: int = 100) -> list[Row]:
+    def unsent(self, limit: int = 100) -> list[Row]:
         """Alerts that the broker does not have yet, oldest first; until the next call, they are not given up."""
-        query = f"SELECT {ROW} FROM outbox WHERE state = {SAVED} AND id > ? ORDER BY id LIMIT ?"
+        query = f"SELECT {ROW} FROM outbox WHERE state = {SAVED} ORDER BY id LIMIT ?"
         with self._explained():
-            found = self._db.execute(query, (after_id, limit)).fetchall()
+            found = self._db.execute(query, (limit,)).fetchall()
         self._on_the_way = frozenset(row[0] for row in found)
         return [_row(*row) for row in found]
 

@@ -63,10 +63,10 @@ def give_up(
     most: int,
     reason: str,
     *,
-    done: int = 1,
-    before: float = float("inf"),
-    spared: Collection[int] = (),
-    told: int = 0,
+    done: int,
+    before: float,
+    spared: Collection[int],
+    told: int,
 ) -> int:
     """Delete up to `most` alerts that are not done, in the order of `RANKS`, oldest first, and note it; how many.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -117,7 +118,7 @@ class Stream:
         keep = {o.name: self._kept(o, said) for o in c.outputs}
         values = {name: value[: keep[name]] for name, value in said.values.items()}
         heard = said.heard[: max(self._samples() - said.heard_first, 0)]
-        frames = Frames(values, said.first, said.origin, said.ratio, self._next, heard, said.heard_first)
+        frames = replace(said, values=values, until=self._next, heard=heard)
         self.reset()
         return frames
 
@@ -157,7 +158,6 @@ class Stream:
 
     def _end(self) -> Frames:
         """The last block again, with what came after it, this time as the last."""
-        origin = self._origin or 0
         rest = self._resampler.push(np.repeat(self._last, self._resampler.delay + 1, axis=0))
         rest = rest[: max(self._samples() - self._taken - len(self._pending), 0)]
         parts = [self._step(rest)] if len(rest) else []
@@ -172,9 +172,7 @@ class Stream:
         joined = {o.name: np.concatenate([self._empty[o.name], *(p.values[o.name] for p in parts)])
                   for o in self.contract.outputs}  # fmt: skip
         first = parts[0].first if parts else self._first
-        frames = Frames(
-            joined, first, origin, self.ratio, self._next, rest, self._taken + len(self._pending) - len(rest)
-        )
+        frames = replace(self._frames(None, rest), values=joined, first=first, until=self._next)
         self.reset()
         return frames
 

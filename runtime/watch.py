@@ -68,7 +68,7 @@ class Watch:
         self.stream = Stream(engine, scene.rate_hz)
         limits = limits or Limits()
         self._beats, names, options = _detectors(engine)
-        self._anomaly = Anomaly(engine.contract, options, scene.rate_hz, limits, told) if options else None
+        self._anomaly = Anomaly(engine.contract, options, scene, limits, told) if options else None
         settles = [self._beats.settle] if self._beats else [o.settle for o in engine.contract.outputs]
         settle = math.ceil(max(settles) * self.stream.ratio)
         self._millivolts = all(channel.unit == "mV" for channel in engine.contract.signal.channels)
@@ -258,14 +258,14 @@ def _detectors(engine: Engine) -> tuple[Beats | None, frozenset[str], AnomalyOpt
         kind = options.pop("kind", None)
         if kind == "beats":
             beats = _beats(engine, options)
-        elif kind == "anomaly" and anomaly is None:
+        elif kind == "anomaly":
+            if anomaly is not None:
+                raise ContractError("the contract names the detector 'anomaly' twice; one judges all channels")
             anomaly = AnomalyOptions.of(options)
         elif kind in FAMILIES:
             if options:
                 raise ContractError(f"the contract's detector {kind!r} takes no options, found {sorted(options)}")
             names.update(FAMILIES[kind])
-        elif kind == "anomaly":
-            raise ContractError("the contract names the detector 'anomaly' twice; one judges all channels")
         else:
             raise ContractError(
                 f"the contract names a detector {kind!r}; there are beats, anomaly, {', '.join(FAMILIES)}"

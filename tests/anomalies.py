@@ -42,10 +42,16 @@ def plain() -> Engine:
     return naive()
 
 
-def a_watch(engine: Engine | None = None, limits: Limits | None = None, rate_hz: float = RATE_HZ, **more: Any) -> Watch:
+def a_watch(
+    engine: Engine | None = None,
+    limits: Limits | None = None,
+    rate_hz: float = RATE_HZ,
+    lead: str = "ch0",
+    **more: Any,
+) -> Watch:
     """A watch over a sensor, one sample in five minutes."""
     engine = engine or plain()
-    scene = Scene(stream="pump", lead="ch0", rate_hz=rate_hz, epoch=1.7e9, model=model_id(engine))
+    scene = Scene(stream="pump", lead=lead, rate_hz=rate_hz, epoch=1.7e9, model=model_id(engine))
     return Watch(engine, scene, limits, **more)
 
 

@@ -54,27 +54,9 @@ def rig(kind: str, folder: Path, form: str = "lines", rate_hz: float = 360.0, **
     scale = Scale.of("rig", options["leads"], "mV", options.get("gain", 1.0), options.get("offset", 0.0))
     encode = encoder(form, scale, rate_hz if options.get("time") else None)
     with RIGS[kind](folder, options) as (source, line):
-        yield Rig(source, line, lambda sent, stop, speed: play(sent, _Plugged(line), encode, stop, speed))
+        yield Rig(source, line, lambda sent, stop, speed: play(sent, line, encode, stop, speed))
         source.close()
         line.unplug()
-
-
-class _Plugged:
-    """A line that is plugged in already."""
-
-    def __init__(self, line: Line) -> None:
-        self.line, self._first = line, True
-
-    def plug(self) -> None:
-        if not self._first:
-            self.line.plug()
-        self._first = False
-
-    def unplug(self) -> None:
-        self.line.unplug()
-
-    def write(self, data: bytes, stop: threading.Event) -> None:
-        self.line.write(data, stop)
 
 
 @contextmanager

@@ -121,10 +121,15 @@ def test_the_channel_that_is_wrong_is_named() -> None:
     assert start.evidence["channel"] == "ch1"
 
 
-@pytest.mark.parametrize("meaning", ["score", "reconstruction"])
-def test_after_a_shift_that_stays_there_is_one_regime_change_and_then_alerts_again(meaning: str) -> None:
-    output = {"meaning": meaning, "horizon": 0}
-    engine = naive(1, "score", output | {"meaning": "score"}, layers=["error"], calibrate=300, hold=10)
+def test_the_one_channel_is_called_what_the_source_calls_it() -> None:
+    watch = a_watch(lead="bearing 3")
+    said = alerts(watch, one_chunk(noise(1000)))
+    channels = {a.phase.evidence["channel"] for a in said if (a.phase.label, a.phase.phase) == ("anomaly", "start")}
+    assert channels == {"bearing 3"}
+
+
+def test_after_a_shift_that_stays_there_is_one_regime_change_and_then_alerts_again() -> None:
+    engine = naive(1, "score", layers=["error"], calibrate=300, hold=10)
     x = np.abs(np.random.default_rng(2).normal(size=4000))
     x[1500:] += 100
     x[3500] += 100

@@ -305,6 +305,7 @@ def test_another_chip_at_the_address_is_not_taken_for_an_ads1115(
         (ads1115.open, {"address": 0x50}, r"0x48 \(ADDR at GND\)"),
         (ads1115.open, {"address": "0x48"}, "out of range"),
         (ads1115.open, {"input": "A4"}, "A0-A1"),
+        (ads1115.open, {"input": ["A0"]}, "A0-A1"),
         (ads1115.open, {"range_mv": 5000}, "4096"),
         (ads1115.open, {"rate_hz": 860}, "at most 400"),
         (ads1115.open, {"rate_hz": float("nan")}, "rate_hz"),
@@ -315,17 +316,24 @@ def test_another_chip_at_the_address_is_not_taken_for_an_ads1115(
         (ads1292r.open, {"rate_hz": 1000}, "ready_line"),
         (ads1292r.open, {"pga": 5}, "pga"),
         (ads1292r.open, {"channel": 3}, "channel"),
+        (ads1292r.open, {"channel": True}, "channel"),
         (ads1292r.open, {"ready_line": "x"}, "ready_line"),
         (ads1292r.open, {"leads": "A,B"}, "2 names"),
         (max30003.open, {"rate_hz": 250}, "128"),
         (max30003.open, {"pga": 6}, "160"),
         (max30003.open, {"lead_off": "yes"}, "lead_off"),
+        (max30003.open, {"lead_off": 1}, "lead_off"),
         (max30003.open, {"device": 1.5}, "device"),
     ],
 )
 def test_options_that_cannot_be_are_refused(opener: Callable[..., Live], options: dict[str, Any], says: str) -> None:
     with pytest.raises(SourceError, match=says):
         opener(**options)
+
+
+def test_a_choice_may_be_written_with_a_decimal_point() -> None:
+    for channel in (1, 2):
+        assert ads1292r.registers(float(channel), 250.0, 6.0, True) == ads1292r.registers(channel, 250, 6, True)
 
 
 @pytest.mark.parametrize(

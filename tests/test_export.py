@@ -13,13 +13,13 @@ from scipy.signal import lfilter
 
 from holdover.export import contract_io, settle, verify
 from holdover.export.cnn_lstm import CnnLstm, Convolution, FrontEnd, build
+from holdover.models.ecg_beats.data import load, view
 from holdover.runtime.contract import KEY, Contract
 from holdover.runtime.engine import initial_state
 from holdover.runtime.engines.oracle import OracleEngine
 from holdover.runtime.errors import ContractError, ModelError, SourceError, UsageError
 
-RECIPE = Path(__file__).parent.parent / "models" / "ecg_beats"
-SHIPPED = RECIPE / "model.onnx"
+SHIPPED = Path(__file__).parent.parent / "models" / "ecg_beats" / "model.onnx"
 SHAPE = CnnLstm()
 FRONT = SHAPE.front_end
 
@@ -128,11 +128,10 @@ def test_the_graph_equals_the_readable_oracle(shipped, beats):
         np.testing.assert_allclose(found[name], wanted[name], atol=2e-5)
 
 
-def test_the_graph_equals_the_net_that_was_trained(shipped, beats, monkeypatch):
+def test_the_graph_equals_the_net_that_was_trained(shipped, beats):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'holdover[train]'")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    from net import SHAPE as trained_shape
-    from net import Memory, Net, normalise, weights
+    from holdover.models.ecg_beats.net import SHAPE as trained_shape
+    from holdover.models.ecg_beats.net import Memory, Net, normalise, weights
 
     torch.manual_seed(0)
     net = Net().eval()
@@ -314,32 +313,25 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path):
         contract_io.load(tmp_path / "m.onnx")
 
 
-def test_the_recipe_names_the_records_that_are_missing(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPE))
-    from data import load
-
+def test_the_recipe_names_the_records_that_are_missing(tmp_path):
     with pytest.raises(SourceError, match="101 106"):
         load(tmp_path, ["101", "106"])
 
 
 def test_the_recipe_says_what_to_give_when_there_is_no_data(monkeypatch, capsys):
     pytest.importorskip("torch", reason="torch is not installed: pip install 'holdover[train]'")
-    monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.delenv("HOLDOVER_DATA", raising=False)
-    from train import main
+    from holdover.models.ecg_beats.train import main
 
     assert main(["--steps", "1"]) == UsageError.exit_code
     assert "HOLDOVER_DATA" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 under pandas 3.1
-def test_on_a_real_record_the_shipped_model_finds_the_beats_that_are_annotated(shipped, monkeypatch):
+def test_on_a_real_record_the_shipped_model_finds_the_beats_that_are_annotated(shipped):
     folder = os.environ.get("HOLDOVER_DATA")
     if not folder:
         pytest.skip("HOLDOVER_DATA is not set: no recordings")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    from data import load, view
-
     (record,) = load(Path(folder) / "mitdb", ["119"])
     x = view(record)[: 120 * 120, None][None]
     found = verify.run(verify.stepper(*shipped), shipped[1], x, [x.shape[1]])

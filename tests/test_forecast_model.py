@@ -21,6 +21,10 @@ from holdover.apps.cli import main
 from holdover.apps.model.shipped import find_model
 from holdover.export import contract_io
 from holdover.export.feeding import feed, pieces
+from holdover.models.forecast import features, judge
+from holdover.models.forecast.card import card
+from holdover.models.forecast.graph import build
+from holdover.models.forecast.series import many
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.engine import Engine, load
 from holdover.runtime.snapshot import pack, unpack
@@ -34,39 +38,27 @@ DAY = 288
 Array = NDArray[Any]
 
 
-def loaded(path: Path) -> ModuleType:
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+@pytest.fixture(scope="module")
+def own() -> Iterator[ModuleType]:
+    """The example's script as a module."""
+    pytest.importorskip("torch", reason="the extra `train`: pip install holdover[train]")
+    spec = importlib.util.spec_from_file_location(OWN.stem, OWN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[OWN.stem] = module
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules[OWN.stem]
 
 
-def recipe(name: str) -> ModuleType:
-    """A module of the recipe, which runs as a script and is no package."""
-    return loaded(FOLDER / f"{name}.py")
-
-
-def trainer(path: Path) -> ModuleType:
-    """A script that needs torch."""
+@pytest.fixture(scope="module")
+def train() -> ModuleType:
+    """The recipe's training, which needs torch."""
     pytest.importorskip("torch", reason="the extra `train`: pip install holdover[train]")
-    return loaded(path)
+    from holdover.models.forecast import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def modules() -> Iterator[None]:
-    """What the recipe's modules import from one another, for the time of these tests; another recipe has such names."""
-    names = [path.stem for path in (*FOLDER.glob("*.py"), OWN)]
-    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
-    for name in names:
-        sys.modules.pop(name, None)
-    sys.modules.update(others)
+    return train
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +104,7 @@ def test_card_results_and_file_are_of_the_same_weights(results: dict[str, Any]) 
     assert results["weights"] == contract.document["provenance"]["weights"]
     assert results["file_bytes"] == (FOLDER / "model.onnx").stat().st_size
     assert results["verification"] == contract.document["verification"]
-    assert (FOLDER / "CARD.md").read_text(encoding="utf-8") == recipe("card").card(results)
+    assert (FOLDER / "CARD.md").read_text(encoding="utf-8") == card(results)
 
 
 def test_the_file_carries_no_path_and_no_doc_string() -> None:
@@ -149,7 +141,7 @@ def shipped_weights() -> dict[str, Array]:
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     (gru,) = (node for node in model.graph.node if node.op_type == "GRU")
     found = dict(zip(("gru.input", "gru.recurrent", "gru.bias"), (tensors[n][0] for n in gru.input[1:4]), strict=True))
-    hidden, columns = found["gru.recurrent"].shape[1], recipe("features").ANCHORS + 2
+    hidden, columns = found["gru.recurrent"].shape[1], features.ANCHORS + 2
     for name, shape in (("head.weight", (hidden, columns)), ("head.bias", (columns,))):
         (found[name],) = (value for value in tensors.values() if value.shape == shape)
     return found
@@ -157,7 +149,6 @@ def shipped_weights() -> dict[str, Array]:
 
 def oracle(x: Array, weights: dict[str, Array]) -> tuple[Array, Array]:
     """Forecast and spread in double precision, a sample at a time: features by SciPy, gates as in Cho et al. 2014."""
-    features = recipe("features")
     seen = features.view(x[None].astype(np.float64))
     hidden = weights["gru.recurrent"].shape[1]
     w, r = weights["gru.input"].astype(float), weights["gru.recurrent"].astype(float)
@@ -195,8 +186,7 @@ def test_another_unit_and_another_zero_change_nothing_else(engine: Engine) -> No
 
 def test_it_beats_the_simple_forecasts_on_generated_series(engine: Engine) -> None:
     """Each rival is the best of its kind by hindsight, for each series."""
-    x = recipe("series").many(4711, 25, 4000)
-    judge = recipe("judge")
+    x = many(4711, 25, 4000)
     rivals = judge.table([judge.misses(engine, row) for row in x])["rivals"]
     assert rivals["last"]["ratio"][1] < 0.9
     assert rivals["mean"]["ratio"][1] < 0.95
@@ -207,7 +197,6 @@ def test_it_beats_the_simple_forecasts_on_generated_series(engine: Engine) -> No
     not (Path(os.environ.get("HOLDOVER_DATA", "")) / "nab").is_dir(), reason="no nab/ in the folder HOLDOVER_DATA"
 )
 def test_it_beats_them_on_recorded_series_that_it_has_never_seen(engine: Engine) -> None:
-    judge = recipe("judge")
     folders = judge.nab(Path(os.environ["HOLDOVER_DATA"]) / "nab")
     rivals = judge.table([judge.misses(engine, x) for x in folders["realKnownCause"].values()])["rivals"]
     assert all(rivals[name]["ratio"][1] < 1 for name in ("last", "season", "mean"))
@@ -268,10 +257,9 @@ def test_it_finds_its_way_after_a_level_shift(engine: Engine) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_recipe_trains_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HOLDOVER_DATA", raising=False)
-    train = trainer(FOLDER / "train.py")
     kept = ("--checkpoint", str(tmp_path / "kept.ckpt"), "--out", str(tmp_path), "--judged", "2")
     assert train.main(["--steps", "1", *kept]) == 0
     assert "step 1/1" in capsys.readouterr().out
@@ -293,9 +281,9 @@ def test_the_recipe_trains_and_goes_on(
     ],
 )
 def test_the_recipe_says_what_is_wrong_before_it_works(
-    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], what: str
+    train: ModuleType, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], what: str
 ) -> None:
-    assert trainer(FOLDER / "train.py").main(words) == 2
+    assert train.main(words) == 2
     said = capsys.readouterr().err
     assert what in said
     assert len(said.splitlines()) == 1
@@ -304,10 +292,10 @@ def test_the_recipe_says_what_is_wrong_before_it_works(
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """The whole-sequence graph of a net that has learnt nothing."""
-    features, rng = recipe("features"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shapes = {"gru.input": (12, features.WIDTH), "gru.recurrent": (12, 4), "gru.bias": (24,)}
     shapes |= {"head.weight": (4, features.ANCHORS + 2), "head.bias": (features.ANCHORS + 2,)}
-    model = recipe("graph").build({name: rng.normal(0, 0.3, shape) for name, shape in shapes.items()})
+    model = build({name: rng.normal(0, 0.3, shape) for name, shape in shapes.items()})
     contract_io.write_whole(tmp_path / "whole.onnx", model.SerializeToString())
     return tmp_path / "whole.onnx"
 
@@ -358,9 +346,8 @@ class Pump:
 
 
 @pytest.fixture(scope="module")
-def pump(tmp_path_factory: pytest.TempPathFactory) -> Pump:
+def pump(own: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pump:
     """As its README says, with fewer steps."""
-    own = trainer(OWN)
     place = tmp_path_factory.mktemp("pump")
     csv, model = place / "pump.csv", place / "pump.onnx"
     with contextlib.redirect_stdout(io.StringIO()) as made:
@@ -405,12 +392,17 @@ def test_each_fault_of_the_pump_is_an_alert_and_few_others_are(pump: Pump, capsy
     ],
 )
 def test_a_csv_that_will_not_do_is_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, words: tuple[str, ...], what: str
+    own: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str | None,
+    words: tuple[str, ...],
+    what: str,
 ) -> None:
     csv = tmp_path / "pump.csv"
     if text is not None:
         csv.write_text(text, encoding="utf-8")
-    assert trainer(OWN).main(["train", str(csv), "-o", str(tmp_path / "pump.onnx"), *words]) > 0
+    assert own.main(["train", str(csv), "-o", str(tmp_path / "pump.onnx"), *words]) > 0
     said = capsys.readouterr().err
     assert what in said
     assert len(said.splitlines()) == 1

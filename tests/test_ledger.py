@@ -48,7 +48,7 @@ def test_each_stream_counts_for_itself(tmp_path: Path) -> None:
         fill(ledger, 1, 2)
         (row,) = ledger.commit("other", POSITION, [(an_alert(1, "other"), None)])
         assert (row.stream_seq, row.id) == (1, 3)
-        assert ledger.unsent(after_id=1, limit=1)[0].stream_seq == 2
+        assert [row.stream_seq for row in ledger.unsent(limit=2)] == [1, 2]
 
 
 def test_acknowledged_alerts_leave_the_queue_and_their_numbers_do_not_return(tmp_path: Path) -> None:

@@ -654,9 +654,20 @@ def test_atrial_fibrillation_is_said_once_the_model_has_been_sure_for_a_while_an
     shares = [0.02] * 40 + [0.98] * 60 + [0.02] * 60
     start, end = judge(AtrialFibrillation(HZ, Limits()), told(shares))
     assert (start.label, start.phase, end.phase) == ("atrial_fibrillation", "start", "end")
-    assert 4 * HZ < start.onset - 40 * 80 < 8 * HZ  # the average passes 0.35 after some 4 s, 0.7 after some 12
-    assert 10 * HZ < start.at - 40 * 80 < 16 * HZ
-    assert 8 * HZ < end.at - 100 * 80 < 14 * HZ
+    assert 6 * HZ < start.onset - 40 * 80 < 9 * HZ  # regular intervals: the average passes 0.5 after 7 s, 0.71 after 13
+    assert 12 * HZ < start.at - 40 * 80 < 15 * HZ
+    assert 6 * HZ < end.at - 100 * 80 < 9 * HZ
+
+
+@pytest.mark.parametrize(("share", "rr", "said"), [
+    (0.5, fibrillating(90), ["start"]), (0.5, [80] * 300, []),
+    (0.2, fibrillating(90), []), (0.95, [80] * 300, ["start"]),
+])  # fmt: skip
+def test_irregular_intervals_help_a_model_that_is_unsure_and_do_not_overrule_it(
+    share: float, rr: list[int], said: list[str]
+) -> None:
+    beats = [replace(b, fibrillates=share) for b in spaced(rr)]
+    assert [p.phase for p in judge(AtrialFibrillation(HZ, Limits()), beats)] == said
 
 
 def test_a_model_that_wavers_or_says_nothing_raises_no_atrial_fibrillation() -> None:
@@ -669,7 +680,7 @@ def test_a_lost_signal_ends_an_atrial_fibrillation_and_what_was_counted() -> Non
     rule = AtrialFibrillation(HZ, Limits())
     assert [p.phase for p in judge(rule, told([0.98] * 60))] == ["start"]
     assert [p.end_reason for p in rule.interrupt(5000, 5100, "signal_lost")] == ["signal_lost"]
-    assert rule.mean == 0.0
+    assert rule.share == rule.mean == 0.0
 
 
 def phase(label: str, name: str, place: int, onset: int | None = None, **more: object) -> Phase:

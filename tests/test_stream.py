@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -51,6 +51,7 @@ def cuts_of(samples: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, samples), max_size=12).map(sorted)
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(rate_hz=st.sampled_from(RATES_HZ), cuts=cuts_of(1100), at=st.integers(0, 10**9))
 def test_how_samples_arrive_never_changes_a_frame(shipped: Engine, rate_hz: float, cuts: list[int], at: int) -> None:
     x = graphs.signal(1100)
@@ -62,6 +63,7 @@ def test_how_samples_arrive_never_changes_a_frame(shipped: Engine, rate_hz: floa
 
 
 @pytest.mark.parametrize("name", ["fifo", "fifo_lstm", "block_sum"])
+@settings(deadline=None)  # a busy machine takes its time
 @given(cuts=cuts_of(300))
 def test_it_is_the_same_for_growing_states_and_for_grids(name: str, cuts: list[int]) -> None:
     e, x = engine(name), graphs.signal(300)
@@ -71,6 +73,7 @@ def test_it_is_the_same_for_growing_states_and_for_grids(name: str, cuts: list[i
     assert joined([cut.finish()]) == joined([whole.finish()])
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(rate_hz=st.sampled_from(RATES_HZ), cuts=cuts_of(900))
 def test_the_watermark_depends_on_the_samples_that_came_and_not_on_their_cut(
     shipped: Engine, rate_hz: float, cuts: list[int]
@@ -162,6 +165,7 @@ def test_finish_gives_one_frame_a_sample(name: str, samples: int) -> None:
     assert sum(len(f.values["y"]) for f in said) == samples
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(rate_hz=st.sampled_from(RATES_HZ), cut=st.integers(0, 900))
 def test_a_stream_resumes_from_bytes_to_the_bit(shipped: Engine, rate_hz: float, cut: int) -> None:
     x = graphs.signal(900)

@@ -112,14 +112,14 @@ class Errands:
 
     def close(self, patience_s: float) -> None:
         """Wait for what runs, then end it; what is not done waits in the store."""
-        until = time.monotonic() + patience_s
-        while self.running and time.monotonic() < until:
-            time.sleep(0.01)
-            self._collect()
+        self._await(patience_s)
         self._most_tries = math.inf  # what is ended here has not failed
         for hook in self._hooks.values():
             hook.close()
-        until = time.monotonic() + 1.0
+        self._await(1.0)
+
+    def _await(self, patience_s: float) -> None:
+        until = time.monotonic() + patience_s
         while self.running and time.monotonic() < until:
             time.sleep(0.01)
             self._collect()

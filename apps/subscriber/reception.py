@@ -188,7 +188,7 @@ class Reception:
             if isinstance(letter, Letter):
                 self._show(letter, fate, received)
             elif fate.is_new:
-                self._tell_given_up(letter)
+                self._say(f"{letter.node}/{letter.stream} {letter.text}")
             self._tell_change(letter, fate)
             self.errands.add(fate.errands)
 
@@ -248,9 +248,6 @@ class Reception:
         elif boot not in boots:
             boots.append(boot)
             del boots[:-2]
-
-    def _tell_given_up(self, notice: Notice) -> None:
-        self._say(f"{notice.node}/{notice.stream} {notice.text}")
 
     def _tell_change(self, letter: Letter | Notice, fate: Stored) -> None:
         """Say which alerts did not come, or came after all."""

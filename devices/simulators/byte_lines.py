@@ -22,7 +22,7 @@ class Line(Protocol):
     """A line that a device is put on and taken off."""
 
     def plug(self) -> None:
-        """Be there."""
+        """Be there; doing so twice is fine."""
         ...
 
     def unplug(self) -> None:
@@ -52,6 +52,8 @@ class PtyLine:
 
     def plug(self) -> None:
         """Make the terminal, and let the path lead to it."""
+        if self._ours >= 0:
+            return
         self.unplug()
         self._ours, self._theirs = os.openpty()
         tty.setraw(self._theirs)
@@ -116,6 +118,8 @@ class TcpLine:
     def plug(self) -> None:
         """Be there: call, or take the call of whoever waits."""
         self._plugged = True
+        if self._line is not None:
+            return
         with suppress(OSError):
             if self._server is not None:
                 self._line, _ = self._server.accept()
@@ -159,7 +163,8 @@ class UdpLine:
 
     def plug(self) -> None:
         """Be there."""
-        self.unplug()
+        if self._socket is not None:
+            return
         self._socket = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM)
 
     def unplug(self) -> None:

@@ -1,6 +1,5 @@
 """A simulated device that sends bytes: a recording as lines of text or frames, through the real protocol."""
 
-import time as wall
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from threading import Event
@@ -8,7 +7,7 @@ from threading import Event
 import numpy as np
 
 from holdover.devices.simulators.byte_lines import Line
-from holdover.devices.simulators.impair import Sent
+from holdover.devices.simulators.impair import Sent, in_time
 from holdover.devices.sources import frames, protocentral
 from holdover.devices.sources.line_parser import LEAD_OFF
 from holdover.devices.sources.packet import Packet
@@ -60,10 +59,7 @@ def encoder(form: str, scale: Scale, stamped_hz: float | None = None) -> Encode:
 def play(sent: Iterable[Sent], line: Line, encode: Encode, stop: Event, speed: float = 1.0) -> None:
     """Send it all at its time, `speed` times as fast; ends with it, or soon after `stop`. The line stays as it is."""
     line.plug()
-    began_s = wall.monotonic()
-    for one in sent:
-        if stop.wait(max(began_s + one.due_s / speed - wall.monotonic(), 0)):
-            return
+    for one in in_time(sent, stop, speed):
         if one.packet is not None:
             line.write(one.garbage + encode(one.packet), stop)
         elif one.plugged:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
+from threading import Event
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,15 @@ def impair(packets: Iterable[Packet], rate_hz: float, how: Impairments) -> Itera
         yield from (entry[2] for entry in ready)
         waiting.append((sent.due_s, order, sent))
     yield from (entry[2] for entry in sorted(waiting))
+
+
+def in_time(sent: Iterable[Sent], stop: Event, speed: float = 1.0) -> Iterator[Sent]:
+    """Each when it is due, `speed` times as fast; ends with the last, or soon after `stop`."""
+    began_s = monotonic()
+    for one in sent:
+        if stop.wait(max(began_s + one.due_s / speed - monotonic(), 0)):
+            return
+        yield one
 
 
 def _sent(packets: Iterable[Packet], rate_hz: float, how: Impairments) -> Iterator[tuple[float, Sent]]:

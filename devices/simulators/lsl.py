@@ -1,13 +1,12 @@
 """A simulated amplifier that streams a recording over the lab streaming layer."""
 
-import time
 from collections.abc import Iterable, Sequence
 from threading import Event
 from typing import Any
 
 import numpy as np
 
-from holdover.devices.simulators.impair import Sent
+from holdover.devices.simulators.impair import Sent, in_time
 
 STARTED_S = 1000.0
 """The device's clock at its first sample."""
@@ -61,10 +60,7 @@ class Outlet:
 
     def play(self, sent: Iterable[Sent], stop: Event, speed: float = 1.0) -> None:
         """Push what a link lets through, when it is due, stamped by the device's clock."""
-        began = time.monotonic()
-        for item in sent:
-            if stop.wait(max(began + item.due_s / speed - time.monotonic(), 0)):
-                return
+        for item in in_time(sent, stop, speed):
             if item.packet is None:
                 (self.plug if item.plugged else self.close)()
             elif self._outlet is not None and len(item.packet):

@@ -1,6 +1,5 @@
 """A simulated node that publishes a recording's samples to a real broker."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from holdover.devices.simulators.impair import Sent
+from holdover.devices.simulators.impair import Sent, in_time
 from holdover.devices.sources.block import build
 from holdover.devices.sources.packet import Packet
 from holdover.runtime.errors import BrokerError, UsageError
@@ -80,10 +79,7 @@ class Publisher:
         """
         if form not in FORMS:
             raise UsageError(f"there is no form {form!r} of messages; expected one of {', '.join(FORMS)}")
-        began = time.monotonic()
-        for item in sent:
-            if stop.wait(max(began + item.due_s / speed - time.monotonic(), 0)):
-                return
+        for item in in_time(sent, stop, speed):
             if item.garbage:
                 self.send(topic, item.garbage)
             if item.packet is not None:

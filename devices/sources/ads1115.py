@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any
 
 from holdover.devices.sources import Found
-from holdover.devices.sources.bus import Clock, I2c, LinuxI2c, Register, checked_index, i2c_buses
+from holdover.devices.sources.bus import Clock, I2c, LinuxI2c, Register, checked_choice, checked_index, i2c_buses
 from holdover.devices.sources.chip import SILENT_S, Chip, Sample, Slots
 from holdover.devices.sources.device import LinkLost
 from holdover.devices.sources.live import Live
@@ -168,11 +168,8 @@ def configuration(input: Any, range_mv: Any) -> Register:
     >>> hex(configuration("A0", 4096).value)
     '0x42e3'
     """
-    if input not in INPUTS or range_mv not in RANGES_MV:
-        inputs, ranges = ", ".join(INPUTS), ", ".join(map(str, RANGES_MV))
-        raise SourceError(
-            f"ads1115: input = {input!r}, range_mv = {range_mv!r} cannot be; expected one of {inputs}, and of {ranges}"
-        )
+    checked_choice(input, "input", tuple(INPUTS), "ads1115")
+    checked_choice(range_mv, "range_mv", tuple(RANGES_MV), "ads1115")
     value = INPUTS[input] << 12 | RANGES_MV[range_mv] << 9 | FASTEST << 5 | NO_COMPARATOR
     return Register("CONFIG", CONFIG, value, "the input, the range; without end (MODE 0), 860 Hz, no comparator")
 

@@ -10,8 +10,18 @@ from threading import Event
 from typing import Any
 
 from holdover.devices.sources import Found
-from holdover.devices.sources.bus import Clock, LinuxLine, LinuxSpi, ReadyLine, Register, Spi, checked_index, spi_places
-from holdover.devices.sources.chip import SILENT_S, Chip, Sample, Slots
+from holdover.devices.sources.bus import (
+    Clock,
+    LinuxLine,
+    LinuxSpi,
+    ReadyLine,
+    Register,
+    Spi,
+    checked_choice,
+    checked_index,
+    spi_places,
+)
+from holdover.devices.sources.chip import SILENT_S, Chip, Sample, Slots, check_kept
 from holdover.devices.sources.device import WAIT_S, LinkLost
 from holdover.devices.sources.live import Live
 from holdover.devices.sources.packet import Packet
@@ -91,7 +101,7 @@ def open(
         if line:
             line.close()
         raise
-    return Live(Ads1292r(wire, table, channel, rate_hz, pga, scale, line))
+    return Live(Ads1292r(wire, table, int(channel), rate_hz, pga, scale, line))
 
 
 def find() -> list[Found]:
@@ -144,10 +154,7 @@ class Ads1292r(Chip):
                            "power, and that PWDN and CLKSEL are high")  # fmt: skip
         for register in self.table:
             self.wire.transfer(bytes([WREG | register.address, 0, register.value]))
-            reads = self._read(register.address)
-            if reads != register.value:
-                raise LinkLost(f"{register.name} reads 0x{reads:02x} after 0x{register.value:02x} was written; see the "
-                               "wires, which should be short")  # fmt: skip
+            check_kept(register, self._read(register.address), 1)
         self.clock.wait(SETTLE_S, stop)
 
     def _read(self, address: int) -> int:
@@ -203,11 +210,10 @@ def registers(channel: Any, rate_hz: Any, pga: Any, has_line: bool) -> list[Regi
     ['CONFIG1 01', 'CONFIG2 e0', 'LOFF 10', 'CH1SET 81']
     """
     for name, value, known in (("rate_hz", rate_hz, RATES_HZ), ("pga", pga, GAINS), ("channel", channel, (1, 2))):
-        if value not in known or isinstance(value, bool):
-            raise SourceError(f"ads1292r: {name} = {value!r} cannot be; expected one of {', '.join(map(str, known))}")
+        checked_choice(value, name, tuple(known), "ads1292r")
     if not has_line and rate_hz > POLLED_HZ:
         raise SourceError(f"ads1292r: {rate_hz} Hz is too fast to be read without DRDY; wire it and give ready_line")
-    on, pair = GAINS[pga] << 4, 0b11 << 2 * (channel - 1)
+    on, pair = GAINS[pga] << 4, lead_off_bits(channel)
     rate = RATES_HZ[rate_hz if has_line else POLLED * rate_hz]
     return [
         Register("CONFIG1", CONFIG1, rate, "without end; the rate"),
@@ -224,4 +230,4 @@ def registers(channel: Any, rate_hz: Any, pga: Any, has_line: bool) -> list[Regi
 
 def lead_off_bits(channel: int) -> int:
     """Which bits of LOFF_STAT are of a channel, as the status has them from bit 15 on."""
-    return 0b11 << 2 * (channel - 1)
+    return 0b1100 if channel == 2 else 0b11

@@ -180,11 +180,12 @@ def _rows(library: Any, number: int, name: str, channels: str | list[int] | None
     """The rows of the table that hold the channels."""
     described = library.BoardShim.get_board_descr(number)
     kinds = {kind: described[f"{kind}_channels"] for kind in SIGNALS if described.get(f"{kind}_channels")}
+    there = range(int(described.get("num_rows", 0)))
     if channels is None and kinds:
         return list(next(iter(kinds.values())))
     if isinstance(channels, str) and channels in kinds:
         return list(kinds[channels])
-    if isinstance(channels, list) and channels and set(channels) <= set(range(int(described.get("num_rows", 0)))):
+    if isinstance(channels, list) and channels and all(type(row) is int and row in there for row in channels):
         return channels
     has = ", ".join(f"{kind} {rows}" for kind, rows in kinds.items()) or "no signals that are known"
     raise SourceError(f"brainflow: board {name.lower()} has no channels {channels!r}; it has {has}")

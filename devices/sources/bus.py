@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +17,6 @@ NOT_THERE = {
     "spi": "switch SPI on (sudo raspi-config nonint do_spi 0) and start the machine again",
     "gpio": "name the chip that has the line; gpiodetect lists them",
 }
-GROUPS = {"i2c": "i2c", "spi": "spi", "gpio": "gpio"}
 
 
 class Register(NamedTuple):
@@ -207,7 +206,7 @@ def _numbered(folder: Path, pattern: str) -> Iterator[list[int]]:
 def refusal(wires: str, path: str, error: Exception) -> SourceError:
     """Why a bus cannot be opened, and what to do."""
     if isinstance(error, PermissionError):
-        group = _group(path) or GROUPS[wires]
+        group = _group(path) or wires
         return SourceError(f"{path} belongs to group {group}: sudo usermod -aG {group} $USER, then log in again")
     if isinstance(error, FileNotFoundError):
         return SourceError(f"there is no {path}: {NOT_THERE[wires]}")
@@ -228,6 +227,12 @@ def checked_index(value: Any, option: str, most: int, whose: str) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise SourceError(f"{whose}: {option} = {value!r} cannot be; expected a number from 0 to {most}")
     return value
+
+
+def checked_choice(value: Any, option: str, known: Sequence[Any], whose: str) -> None:
+    """SourceError if an option is none of those that are known."""
+    if value not in known or isinstance(value, bool) != isinstance(known[0], bool):
+        raise SourceError(f"{whose}: {option} = {value!r} cannot be; expected one of {', '.join(map(str, known))}")
 
 
 def _group(path: str) -> str:

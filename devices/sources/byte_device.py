@@ -5,14 +5,17 @@ from contextlib import suppress
 from dataclasses import replace
 from threading import Event
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
-from holdover.devices.sources.codec import FORMATS, Codec
+from holdover.devices.sources.codec import FORMATS, Codec, codec_of
 from holdover.devices.sources.device import Device, LinkLost
 from holdover.devices.sources.feeds import Feed, InputEnded
 from holdover.devices.sources.packet import Packet
+from holdover.devices.sources.recording import checked_rate
 from holdover.devices.sources.scale import Scale
+from holdover.runtime.errors import SourceError
 
 SENSELESS_S = 5.0
 """Bytes have come for so long and none made sense: it is said, with what may be wrong."""
@@ -80,6 +83,27 @@ class ByteDevice(Device):
             self._said = True
             self.tell(f"{self._bytes} bytes in {now_s - self._since_s:.0f} s, and no sample in them: {self.advice}")
             yield replace(self.nothing(), fault=SENSELESS)
+
+
+def byte_device(
+    name: str, feed: Feed, signal: tuple[Any, Any, Any, Any, Any], form: str, time: Any, lead_off: Any, advice: str = ""
+) -> ByteDevice:
+    """The driver of a feed, its options checked; the feed is closed if one cannot be.
+
+    Parameters
+    ----------
+    signal
+        rate_hz, leads, unit, gain and offset, as the user gave them.
+    """
+    rate_hz, leads, unit, gain, offset = signal
+    try:
+        if rate_hz is None:
+            raise SourceError(f"{name}: {form} do not say their rate; give rate_hz")
+        rate_hz, scale = checked_rate(rate_hz, name), Scale.of(name, leads, unit, gain, offset)
+        return ByteDevice(name, rate_hz, scale, feed, codec_of(name, form, scale, rate_hz, time, lead_off), advice)
+    except SourceError:
+        feed.close()
+        raise
 
 
 def _makes_sense(packet: Packet) -> bool:

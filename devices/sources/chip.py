@@ -6,7 +6,7 @@ from threading import Event
 
 import numpy as np
 
-from holdover.devices.sources.bus import Clock, Closing
+from holdover.devices.sources.bus import Clock, Closing, Register
 from holdover.devices.sources.device import Device, LinkLost
 from holdover.devices.sources.packet import Packet
 from holdover.devices.sources.scale import Scale
@@ -89,6 +89,16 @@ class Chip(Device):
     def _let_go(self) -> None:
         for wire in self._wires:
             wire.close()
+
+
+def check_kept(register: Register, reads: int, width: int) -> None:
+    """Raise `LinkLost` if a register of so many bytes does not read as it was written."""
+    if reads != register.value:
+        digits = 2 * width
+        raise LinkLost(
+            f"{register.name} reads 0x{reads:0{digits}x} after 0x{register.value:0{digits}x} was written; see the "
+            "wires, which should be short"
+        )
 
 
 class Slots:

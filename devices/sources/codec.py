@@ -9,7 +9,7 @@ import numpy as np
 from holdover.devices.sources.frame_codec import FrameCodec, Layout
 from holdover.devices.sources.frames import Frames
 from holdover.devices.sources.line_parser import LEAD_OFF, Columns, LineParser, Samples
-from holdover.devices.sources.order import JITTER_S
+from holdover.devices.sources.order import slack_s
 from holdover.devices.sources.packet import Packet
 from holdover.devices.sources.protocentral import ProtoCentral
 from holdover.devices.sources.scale import Scale
@@ -81,6 +81,7 @@ class LineCodec:
         )
         self._seconds = seconds
         self._step_s = 1 / rate_hz
+        self._slack_s = slack_s(rate_hz)
         self._stamp = float("nan")
         self._garbage = 0
 
@@ -119,7 +120,7 @@ class LineCodec:
 
     def _stretches(self, t: Any) -> list[slice]:
         """Where samples follow one another as their rate says, and for no longer than `STRETCH_S`."""
-        uneven = np.abs(np.diff(t) - self._step_s) > max(JITTER_S, 0.75 * self._step_s)
+        uneven = np.abs(np.diff(t) - self._step_s) > self._slack_s
         most = max(round(STRETCH_S / self._step_s), 1)
         edges = sorted({0, len(t), *(np.flatnonzero(uneven) + 1).tolist(), *range(0, len(t), most)})
         return [slice(a, b) for a, b in pairwise(edges)]

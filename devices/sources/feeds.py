@@ -66,25 +66,12 @@ class Descriptor:
 
     def pieces(self, stop: Event) -> Generator[bytes, None, None]:
         """Yield what comes."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        while not stop.is_set():
-            if not poll.poll(WAIT_S * 1000):
-                yield b""
-                continue
-            piece = self._read()
-            if not piece:
-                raise InputEnded
-            yield piece
+        yield from until_end(self.fd, stop)
+        if not stop.is_set():
+            raise InputEnded
 
     def close(self) -> None:
         """Do nothing: the descriptor belongs to whoever opened it."""
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self.fd, PIECE)
-        except OSError:  # a terminal whose other end is gone
-            return b""
 
 
 class Caller:
@@ -192,6 +179,23 @@ class Datagrams:
     def close(self) -> None:
         """Give the port back."""
         self._socket.close()
+
+
+def until_end(fd: int, stop: Event) -> Generator[bytes, None, None]:
+    """Yield what a descriptor gives, none where nothing came for `WAIT_S`, to its end or until `stop` is set."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while not stop.is_set():
+        if not poll.poll(WAIT_S * 1000):
+            yield b""
+            continue
+        try:
+            piece = os.read(fd, PIECE)
+        except OSError:  # a terminal whose other end is gone
+            return
+        if not piece:
+            return
+        yield piece
 
 
 def checked_port(port: Any, whose: str, any_free: bool) -> int:

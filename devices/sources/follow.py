@@ -1,5 +1,6 @@
 """A text file of samples that another program goes on writing: its new rows, as they come."""
 
+import os
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from io import BufferedReader
@@ -84,10 +85,8 @@ class Growing:
 
     def _is_another(self, file: BufferedReader) -> bool:
         """Whether the path leads to another file by now, or to the same one emptied; all of the old one was read."""
-        import os
-
         try:
-            there, here = os.stat(self.path), os.fstat(file.fileno())
+            there, here = self.path.stat(), os.fstat(file.fileno())
         except FileNotFoundError:
             return True
         return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) or there.st_size < file.tell()

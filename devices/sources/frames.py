@@ -84,7 +84,7 @@ def build(numbers: NDArray[np.integer], count: int, width: int = 3, lead_off: bo
     """
     n, leads = numbers.shape
     head = HEAD.pack(SYNC, width, LEAD_OFF * lead_off, leads, n, count % WRAP)
-    body = head + numbers.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
+    body = head + octets(numbers, width)
     return body + CRC.pack(crc(body[2:]))
 
 
@@ -103,10 +103,19 @@ def integers(data: bytes, width: int) -> NDArray[np.int64]:
     >>> integers(bytes([0xFF, 0xFF, 0xFF, 1, 2, 0]), 3).tolist()
     [-1, 513]
     """
-    octets = np.frombuffer(data, np.uint8).reshape(-1, width).astype(np.int64)
-    values = octets @ (1 << 8 * np.arange(width, dtype=np.int64))
+    unsigned = np.frombuffer(data, np.uint8).reshape(-1, width).astype(np.int64)
+    values = unsigned @ (1 << 8 * np.arange(width, dtype=np.int64))
     signed: NDArray[np.int64] = values - ((values >> 8 * width - 1) << 8 * width)
     return signed
+
+
+def octets(numbers: NDArray[np.integer], width: int) -> bytes:
+    """The bytes that `integers` reads, of numbers of any shape.
+
+    >>> octets(np.array([-1, 513]), 3).hex(" ")
+    'ff ff ff 01 02 00'
+    """
+    return numbers.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :width].tobytes()
 
 
 def least(width: int) -> int:

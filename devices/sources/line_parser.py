@@ -1,6 +1,5 @@
 """Live lines of text to samples; a line that cannot be read is a missing sample, counted and told."""
 
-import logging
 import math
 import re
 import time
@@ -11,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdover.devices.sources.cell import number, samples
+from holdover.devices.sources.device import TELL_AGAIN_S, log
 from holdover.runtime.errors import SourceError
 
 LEAD_OFF = "!"
 """What a device writes instead of a number while an electrode is off."""
 
 MAX_LINE = 4096
-TELL_S = 60.0
 
 _CELLS = re.compile(r"\s*[,;]\s*|[ \t]+")
-_log = logging.getLogger("holdover.source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +154,9 @@ class LineParser:
         self.bad += 1
         self.garbage += len(line) + 1
         self._untold += 1
-        if time.monotonic() - self._told < TELL_S:
+        if time.monotonic() - self._told < TELL_AGAIN_S:
             return
         wanted = f"{'a time and ' if self.stamped else ''}{self.channels} number{'s' if self.channels > 1 else ''}"
         example = line[:40].decode("ascii", errors="replace")
-        _log.warning("%s: %d bad line(s), such as %r; expected %s", self.name, self._untold, example, wanted)
+        log.warning("%s: %d bad line(s), such as %r; expected %s", self.name, self._untold, example, wanted)
         self._told, self._untold = time.monotonic(), 0

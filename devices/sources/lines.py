@@ -2,16 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from holdover.devices.sources.byte_device import ByteDevice
-from holdover.devices.sources.codec import codec_of
+from holdover.devices.sources.byte_device import byte_device
 from holdover.devices.sources.feeds import Caller, Datagrams, Descriptor, Feed, Listener, checked_port
 from holdover.devices.sources.line_parser import LEAD_OFF
 from holdover.devices.sources.live import Live
 from holdover.devices.sources.order import WINDOW_S
-from holdover.devices.sources.recording import checked_number, checked_rate
-from holdover.devices.sources.scale import Scale
+from holdover.devices.sources.recording import checked_number
 from holdover.runtime.errors import SourceError
 
 SILENCE_S = 30.0
@@ -136,24 +133,3 @@ def open_udp(
         raise SourceError(f"udp: window_s = {window_s} cannot be; expected 0 to 60 s")
     signal = (rate_hz, leads, unit, gain, offset)
     return Live(byte_device("udp", Datagrams(host, number), signal, format, time, lead_off), window_s=patience_s)
-
-
-def byte_device(
-    name: str, feed: Feed, signal: tuple[Any, Any, Any, Any, Any], form: str, time: Any, lead_off: Any, advice: str = ""
-) -> ByteDevice:
-    """The driver of a feed, its options checked; the feed is closed if one cannot be.
-
-    Parameters
-    ----------
-    signal
-        rate_hz, leads, unit, gain and offset, as the user gave them.
-    """
-    rate_hz, leads, unit, gain, offset = signal
-    try:
-        if rate_hz is None:
-            raise SourceError(f"{name}: {form} do not say their rate; give rate_hz")
-        rate_hz, scale = checked_rate(rate_hz, name), Scale.of(name, leads, unit, gain, offset)
-        return ByteDevice(name, rate_hz, scale, feed, codec_of(name, form, scale, rate_hz, time, lead_off), advice)
-    except SourceError:
-        feed.close()
-        raise

@@ -9,6 +9,7 @@ from threading import Condition, Event, Thread, current_thread
 import numpy as np
 
 from holdover.devices.boards.board import defaults
+from holdover.devices.sources.device import TELL_AGAIN_S
 from holdover.devices.sources.order import WINDOW_S, Order
 from holdover.devices.sources.packet import Driver, Packet
 from holdover.runtime.chunk import Chunk
@@ -20,8 +21,8 @@ SILENT_S = 0.4
 STORE_SAMPLES = 1 << 14
 CLOSE_S = 3.0
 """How long `close` waits for the driver to take leave of its device."""
-OVERRUN_S, TELL_AGAIN_S = 2.0, 60.0
-"""The store was full whenever it was looked at for so long: more comes than is judged. Said so often."""
+OVERRUN_S = 2.0
+"""The store was full whenever it was looked at for so long: more comes than is judged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from holdover.devices.sources import Found
 from holdover.devices.sources.device import Device, LinkLost
 from holdover.devices.sources.live import Live
+from holdover.devices.sources.order import slack_s
 from holdover.devices.sources.packet import Packet
 from holdover.devices.sources.recording import checked_number, checked_rate
 from holdover.devices.sources.scale import Scale
@@ -29,8 +30,6 @@ SILENT_S = 5.0
 MAX_SAMPLES = 1 << 14
 BUFFERED_S = 60
 """What LSL keeps for us while nobody reads."""
-JITTER_S = 0.02
-"""Time stamps that are off the rate by more than this, or a sample, begin a packet of their own."""
 
 
 class Wanted(NamedTuple):
@@ -120,7 +119,7 @@ class LslInlet(Device):
     def __init__(self, library: Any, wanted: Wanted, rate_hz: float, scale: Scale, inlet: Any) -> None:
         super().__init__("lsl", rate_hz, scale)
         self.library, self.wanted = library, wanted
-        self.slack_s = max(JITTER_S, 0.75 / rate_hz)
+        self.slack_s = slack_s(rate_hz)
         self._inlet = inlet
 
     def session(self, stop: Event) -> Iterator[Packet]:

@@ -9,8 +9,8 @@ from threading import Event
 from typing import Any
 
 from holdover.devices.sources import Found
-from holdover.devices.sources.bus import Clock, LinuxSpi, Register, Spi, checked_index, spi_places
-from holdover.devices.sources.chip import SILENT_S, Chip, Sample
+from holdover.devices.sources.bus import Clock, LinuxSpi, Register, Spi, checked_choice, checked_index, spi_places
+from holdover.devices.sources.chip import SILENT_S, Chip, Sample, check_kept
 from holdover.devices.sources.device import LinkLost
 from holdover.devices.sources.live import Live
 from holdover.devices.sources.packet import Packet
@@ -126,10 +126,7 @@ class Max30003(Chip):
                            "CS, power, and the clock at FCLK")  # fmt: skip
         for register in self.table:
             self._write(register.address, register.value)
-            reads = self._read(register.address)
-            if reads != register.value:
-                raise LinkLost(f"{register.name} reads 0x{reads:06x} after 0x{register.value:06x} was written; see the "
-                               "wires, which should be short")  # fmt: skip
+            check_kept(register, self._read(register.address), WORD)
         self.clock.wait(SETTLE_S, stop)
         self._write(SYNCH, 0)
 
@@ -195,8 +192,7 @@ def registers(rate_hz: Any, pga: Any, lead_off: Any) -> list[Register]:
         ("pga", pga, GAINS),
         ("lead_off", lead_off, (True, False)),
     ):
-        if value not in known:
-            raise SourceError(f"max30003: {name} = {value!r} cannot be; expected one of {', '.join(map(str, known))}")
+        checked_choice(value, name, tuple(known), "max30003")
     low_pass = LOW_PASS_40_HZ if rate_hz == 128 else LOW_PASS_100_HZ
     general = ECG_ON | BIAS_100_MOHM | (LEAD_OFF_10_NA if lead_off else 0)
     rate = RATES_HZ[rate_hz] << 22 | GAINS[pga] << 16 | HIGH_PASS | low_pass

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import msgspec
 
+from holdover.devices.sources.device import WAIT_S, log
 from holdover.runtime.mqtt import Event, Link
 from holdover.runtime.mqtt_options import MqttOptions
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
-WAIT_S = 0.2
 MAX_WAITING = 256
 """Messages that wait for one stream; what comes beyond is dropped and said."""
-
-log = logging.getLogger("holdover.source")
 
 
 class Heard(NamedTuple):

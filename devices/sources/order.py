@@ -39,6 +39,11 @@ class _Held:
         return self.place + len(self.packet)
 
 
+def slack_s(rate_hz: float) -> float:
+    """How far a time stamp may be off the rate, in seconds, and still be that of the sample that is due."""
+    return max(JITTER_S, 0.75 / rate_hz)
+
+
 class Stamps:
     """A device's own time as a counter: follows its drift, absorbs its jitter, and tells a hole or a repetition.
 
@@ -51,7 +56,7 @@ class Stamps:
 
     def __init__(self, rate_hz: float) -> None:
         self.nominal_s = 1 / rate_hz
-        self.slack_s = max(JITTER_S, 0.75 / rate_hz)
+        self.slack_s = slack_s(rate_hz)
         self._period_s = self.nominal_s
         self._next = 0
         self._next_s: float | None = None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from holdover.devices.sources.frames import integers, octets
+
 CONTROL = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
 DATA = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
@@ -58,9 +60,8 @@ def parse(frame: bytes) -> EcgFrame | None:
     body = len(frame) - HEADER
     if body < SAMPLE or body % SAMPLE or frame[0] != ECG or frame[HEADER - 1] != RAW:
         return None
-    bytes_ = np.frombuffer(frame, np.uint8, offset=HEADER).reshape(-1, SAMPLE).astype(np.int32)
-    uv = bytes_ @ np.array([1, 1 << 8, 1 << 16], np.int32)
-    return EcgFrame(int.from_bytes(frame[1 : HEADER - 1], "little"), np.where(uv < 1 << 23, uv, uv - (1 << 24)))
+    uv = integers(frame[HEADER:], SAMPLE).astype(np.int32)
+    return EcgFrame(int.from_bytes(frame[1 : HEADER - 1], "little"), uv)
 
 
 def build(ns: int, uv: NDArray[np.int32]) -> bytes:
@@ -71,8 +72,7 @@ def build(ns: int, uv: NDArray[np.int32]) -> bytes:
     >>> parse(build(5, np.array([1, -1, -8388608], np.int32))).uv.tolist()
     [1, -1, -8388608]
     """
-    body = np.asarray(uv, "<i4").view(np.uint8).reshape(-1, 4)[:, :SAMPLE].tobytes()
-    return bytes([ECG]) + ns.to_bytes(HEADER - 2, "little") + bytes([RAW]) + body
+    return bytes([ECG]) + ns.to_bytes(HEADER - 2, "little") + bytes([RAW]) + octets(uv, SAMPLE)
 
 
 def contact(measurement: bytes) -> bool | None:

@@ -2,19 +2,18 @@
 
 import errno
 import os
-import select
 import stat
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from holdover.devices.sources import Found
-from holdover.devices.sources.device import WAIT_S, LinkLost
-from holdover.devices.sources.feeds import PIECE
+from holdover.devices.sources.byte_device import byte_device
+from holdover.devices.sources.device import LinkLost
+from holdover.devices.sources.feeds import until_end
 from holdover.devices.sources.line_parser import LEAD_OFF
-from holdover.devices.sources.lines import byte_device
 from holdover.devices.sources.live import Live
 from holdover.runtime.errors import SourceError
 
@@ -118,8 +117,8 @@ class SerialPort:
             self.open()
         line, self._line = self._line, None
         assert line is not None
-        with closing(line), suppress(OSError):
-            yield from _read(line.fileno(), stop)
+        with closing(line):
+            yield from until_end(line.fileno(), stop)
         if not stop.is_set():
             raise LinkLost(f"{self.port} is gone, as if it had been pulled out")
 
@@ -138,19 +137,6 @@ class SerialPort:
         if there:
             raise LinkLost(f"several devices are plugged in: name one by port = {', '.join(there)}") from OSError()
         raise LinkLost("no serial device is plugged in")
-
-
-def _read(fd: int, stop: Event) -> Generator[bytes, None, None]:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    while not stop.is_set():
-        if not poll.poll(WAIT_S * 1000):
-            yield b""
-            continue
-        piece = os.read(fd, PIECE)
-        if not piece:
-            return
-        yield piece
 
 
 def _explained(port: str, error: Exception) -> LinkLost:

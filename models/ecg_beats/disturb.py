@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from data import MODEL_HZ, RATE_HZ, Record
 from numpy.typing import NDArray
 from scipy.signal import lfilter
+
+from holdover.models.ecg_beats.data import MODEL_HZ, RATE_HZ, Record
 
 Array = NDArray[Any]
 NOWHERE = (-1e9, -1e9)

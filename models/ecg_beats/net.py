@@ -54,11 +54,12 @@ class Memory:
 class Net(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Three causal convolutions, two LSTM layers and one linear head of five columns: beat, offset, N, S, V."""
 
-    def __init__(self, dropout: float = 0.3) -> None:
+    def __init__(self, dropout: float = 0.3, between: float = 0.3) -> None:
+        """Drop a part of the features before the head, and between the two LSTM layers."""
         super().__init__()
         pairs = zip(SHAPE.convolutions, WIDTHS[:-1], WIDTHS[1:], strict=True)
         self.convolutions = nn.ModuleList(nn.Linear(c.kernel * before, after) for c, before, after in pairs)
-        self.lstm = nn.LSTM(WIDTHS[-1], HIDDEN, SHAPE.lstm_layers, dropout=dropout, batch_first=True)
+        self.lstm = nn.LSTM(WIDTHS[-1], HIDDEN, SHAPE.lstm_layers, dropout=between, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(HIDDEN, sum(width for _, width in SHAPE.heads))
         self._start()
@@ -86,6 +87,11 @@ class Net(nn.Module):  # type: ignore[misc]  # torch is not followed
         Memory
             For the next call.
         """
+        y, memory = self.features(z, memory)
+        return self.head(self.dropout(y)), memory
+
+    def features(self, z: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the head reads, (batch, frames, hidden), and the memory for the next call."""
         batch, y, history = z.shape[0], z, []
         for shape, layer, before in zip(SHAPE.convolutions, self.convolutions, memory.histories, strict=True):
             groups = torch.cat([before, y.reshape(batch, -1, before.shape[2])], 1)
@@ -93,7 +99,7 @@ class Net(nn.Module):  # type: ignore[misc]  # torch is not followed
             history.append(groups[:, count:])
             y = torch.relu(layer(torch.cat([groups[:, i : i + count] for i in range(shape.groups)], 2)))
         y, (h, c) = self.lstm(y, (memory.h, memory.c))
-        return self.head(self.dropout(y)), Memory(tuple(history), h, c)
+        return y, Memory(tuple(history), h, c)
 
 
 def normalise(x: NDArray[Any], front: FrontEnd = SHAPE.front_end) -> NDArray[np.float32]:

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from data import LABELS, MODEL_HZ, TRAIN, VALIDATION, Record, view
-from net import BEAT_DELAY, CLASS_DELAY, HIDDEN, LAST, SHAPE, Memory, Net, normalise, weights
-from score import THRESHOLD
 
 from holdover.export import contract_io, settle, verify
 from holdover.export.cnn_lstm import build
+from holdover.models.ecg_beats.data import LABELS, MODEL_HZ, TRAIN, VALIDATION, Record, view
+from holdover.models.ecg_beats.net import BEAT_DELAY, CLASS_DELAY, HIDDEN, LAST, SHAPE, Memory, Net, normalise, weights
+from holdover.models.ecg_beats.score import THRESHOLD
 from holdover.runtime.contract import Contract
 from holdover.runtime.engine import initial_state
 from holdover.runtime.errors import ContractError

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
-from data import LABELS, MODEL_HZ, OTHER, Record
-from net import BEAT_DELAY, CLASS_DELAY, LAST, SHAPE
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 from scipy.special import expit, log_softmax
+
+from holdover.models.ecg_beats.data import LABELS, MODEL_HZ, OTHER
+from holdover.models.ecg_beats.net import BEAT_DELAY, CLASS_DELAY, LAST, SHAPE
 
 WINDOW_S = 0.15
 UNSCORED_S = 300.0
@@ -22,7 +23,7 @@ def decode(y: NDArray[Any], threshold: float = THRESHOLD) -> tuple[NDArray[Any],
     Parameters
     ----------
     y : array
-        (frames, 5), the net's output.
+        (frames, 5 or more), the net's output.
 
     Returns
     -------
@@ -34,18 +35,22 @@ def decode(y: NDArray[Any], threshold: float = THRESHOLD) -> tuple[NDArray[Any],
     peak = np.flatnonzero((q >= threshold) & (q == maximum_filter1d(q, 9)))
     hop = SHAPE.front_end.hop
     at = hop * peak + LAST - BEAT_DELAY + y[peak, 1]
-    log_p = log_softmax(y[:, 2:], axis=1)
+    log_p = log_softmax(y[:, 2:5], axis=1)
     later = np.clip(peak + (CLASS_DELAY - BEAT_DELAY) // hop, 1, len(y) - 2)
     kind = (log_p[later - 1] + 2 * log_p[later] + log_p[later + 1]).argmax(1)
     return at / MODEL_HZ, kind
 
 
-def count(record: Record, at: NDArray[Any], kind: NDArray[Any]) -> Counts:
+def count(truth_at: NDArray[Any], truth_kind: NDArray[Any], at: NDArray[Any], kind: NDArray[Any]) -> Counts:
     """Match the nearest pairs first, one to one, within 150 ms, from five minutes on, and count.
 
     Calls of S or V on a beat that is annotated fusion or unclassifiable count neither way.
+
+    Parameters
+    ----------
+    truth_at, truth_kind, at, kind : array
+        (beats,), place in seconds and index into `LABELS` (or `OTHER`): annotated, and found.
     """
-    truth_at, truth_kind = record.at / 360, record.kind
     pairs = _match(truth_at, at)
     keep = [(i, j) for i, j in pairs if (i < 0 or truth_at[i] >= UNSCORED_S) and (j < 0 or at[j] >= UNSCORED_S)]
     counts = {"qrs_hit": sum(i >= 0 and j >= 0 for i, j in keep)}

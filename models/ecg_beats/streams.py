@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from data import MODEL_HZ, OTHER, RATE_HZ, Record
-from disturb import disturb, lead, read, time_map
-from net import BEAT_DELAY, CLASS_DELAY, LAST, SHAPE, normalise
 from numpy.typing import NDArray
+
+from holdover.models.ecg_beats.data import MODEL_HZ, OTHER, RATE_HZ, Record
+from holdover.models.ecg_beats.disturb import disturb, lead, read, time_map
+from holdover.models.ecg_beats.net import BEAT_DELAY, CLASS_DELAY, LAST, SHAPE, normalise
 
 HOP = SHAPE.front_end.hop
 CHUNK_FRAMES = 200
@@ -114,15 +115,15 @@ def _segment(x: Array, beats: Array, kind: Array, unknown: Array, dead: tuple[fl
     frames = len(x) // HOP
     alive = (beats < dead[0]) | (beats > dead[1])
     edge = np.abs(beats[:, None] - np.array(dead)).min(1, initial=np.inf) < 0.2 * MODEL_HZ
-    beat, weight, offset, near = _beat_targets(frames, beats[alive])
+    beat, weight, offset, near = beat_targets(frames, beats[alive])
     for low, high in [*unknown, *((b - 30, b + 30) for b in beats[edge])]:
         position = np.arange(frames) * HOP + LAST - BEAT_DELAY
         weight[(position >= low) & (position <= high)] = 0
     labelled = alive & ~edge & (kind != OTHER)
-    return Segment(normalise(x), beat, weight, offset, near * weight, _kinds(frames, beats[labelled], kind[labelled]))
+    return Segment(normalise(x), beat, weight, offset, near * weight, kinds(frames, beats[labelled], kind[labelled]))
 
 
-def _beat_targets(frames: int, beats: Array) -> tuple[Array, Array, Array, Array]:
+def beat_targets(frames: int, beats: Array) -> tuple[Array, Array, Array, Array]:
     """Wanted probability, its weight, wanted offset in frames and its weight, each (frames,)."""
     position = np.arange(frames) + (LAST - BEAT_DELAY) / HOP
     beat, weight = np.zeros(frames, np.float32), np.ones(frames, np.float32)
@@ -135,10 +136,11 @@ def _beat_targets(frames: int, beats: Array) -> tuple[Array, Array, Array, Array
         beat[index] = np.maximum(beat[index], np.exp(-0.5 * (distance / 0.7) ** 2))
         offset[index], near[index] = distance, abs(shift) <= 1
     weight[position < 0] = 0
-    return beat, weight, offset, near * weight
+    return beat, weight, offset, near
 
 
-def _kinds(frames: int, beats: Array, kind: Array) -> Array:
+def kinds(frames: int, beats: Array, kind: Array) -> Array:
+    """The wanted class, (frames,), -1 where none is wanted."""
     wanted = np.full(frames, -1, np.int64)
     first = np.rint((beats - LAST + CLASS_DELAY) / HOP).astype(int)
     for shift in (-1, 1, 0):

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import MODEL_HZ, TRAIN, VALIDATION, Record, artefacts, load, noises, view
-from net import Memory, Net, normalise
-from publish import publish
-from score import count, decode, rates
-from streams import Streams
 from torch import Tensor, nn
 from torch.nn import functional
 
+from holdover.models.ecg_beats.data import MODEL_HZ, RATE_HZ, TRAIN, VALIDATION, Record, artefacts, load, noises, view
+from holdover.models.ecg_beats.net import Memory, Net, normalise
+from holdover.models.ecg_beats.publish import publish
+from holdover.models.ecg_beats.score import count, decode, rates
+from holdover.models.ecg_beats.streams import Streams
 from holdover.runtime.errors import HoldoverError, UsageError
 
 HERE = Path(__file__).parent
@@ -175,7 +175,7 @@ def validate(net: Net, records: Sequence[Record]) -> dict[str, Any]:
     z = np.stack([normalise(view(r)[:length]) for r in records])
     with torch.no_grad():
         y = net(torch.from_numpy(z), Memory.zeros(len(records)))[0].numpy()
-    counts = {r.name: count(r, *decode(out)) for r, out in zip(records, y, strict=True)}
+    counts = {r.name: count(r.at / RATE_HZ, r.kind, *decode(out)) for r, out in zip(records, y, strict=True)}
     return {"gross": rates(list(counts.values())), "counts": counts}
 
 

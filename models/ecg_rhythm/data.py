@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, firwin, oaconvolve, resample_poly, sosfiltfilt
 
+from holdover.models.ecg_beats.data import MODEL_HZ, OTHER, RATE_HZ
 from holdover.runtime.errors import SourceError
 
-RATE_HZ = 360
-MODEL_HZ = 120
-LABELS = ("N", "S", "V")
-OTHER = 3
-"""Fusion and unclassifiable: a beat without a class."""
 RHYTHMS = ("N", "AF", "VF")
 """Any other rhythm; atrial fibrillation or flutter; ventricular fibrillation, flutter or tachycardia."""
 UNKNOWN = -1
@@ -30,8 +26,8 @@ def numbers(*parts: int | tuple[int, int]) -> tuple[str, ...]:
 
 SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "mitdb": {
-        "train": numbers(101, 106, 108, 109, 112, (114, 116), 122, 124, 201, 203, (207, 209), 215, 220, 230),
-        "validation": ("118", "119", "205", "223"),
+        "train": numbers(101, 106, 108, 109, 112, (114, 116), 122, 124, 201, 203, 205, (207, 209), 215, 220, 223, 230),
+        "validation": ("118", "119"),
     },
     "svdb": {
         "train": numbers(800, 802, (804, 808), (810, 812), (820, 822), (824, 829)),
@@ -62,13 +58,15 @@ class Record:
     leads : array
         (1 or 2, samples), mV; the one to judge by first.
     at, kind : array
-        (beats,), samples at 360 Hz of the annotated beats, and index into `LABELS` or `OTHER`.
+        (beats,), samples at 360 Hz of the annotated beats, and index into the labels of ecg-beats or `OTHER`.
     rhythm : array
         (stretches, 3): first sample, the sample after, index into `RHYTHMS` or `UNKNOWN`.
     unknown : array
         (stretches, 2), samples where beats are not annotated one by one.
     bad : array
         (stretches, 2), samples that the annotators call noise.
+    ventricular : array
+        (stretches, 2), samples of ventricular tachycardia, where beats are V.
     label : str
         Of the whole recording, where there is one: N, A, O, or ~.
     """
@@ -81,6 +79,7 @@ class Record:
     rhythm: NDArray[np.int64]
     unknown: NDArray[np.int64]
     bad: NDArray[np.int64]
+    ventricular: NDArray[np.int64]
     label: str = ""
 
 
@@ -157,11 +156,11 @@ def _record(path: Path) -> Record:
     at, kind = (np.array(v, np.int64) for v in (zip(*beats, strict=True) if beats else ((), ())))
     source, end = path.parent.name, leads.shape[1]
     said = _said(marks, end)
-    noise = [(start, stop) for start, stop, word in said if word == "NOISE"]
+    noise, tachycardia = ([(start, stop) for start, stop, each in said if each == word] for word in ("NOISE", "VT"))
     unknown = _flutter(marks) if beats else np.array([[0, end]])
     x = np.ascontiguousarray(leads[order])
     at = at + _shift(x[0], at[kind == 0]) if source == "svdb" else at
-    return Record(path.name, source, x, at, kind, _rhythm(said), unknown, _spans(noise, 2))
+    return Record(path.name, source, x, at, kind, _rhythm(said), unknown, _spans(noise, 2), _spans(tachycardia, 2))
 
 
 def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
@@ -186,7 +185,9 @@ def _labelled(path: Path, label: str) -> Record:
     none, all_of_it = np.empty(0, np.int64), [[0, end]]
     bad = _spans(all_of_it if label == "~" else [], 2)
     spans = _spans([[0, end, rhythm]], 3)
-    return Record(path.name, path.parent.name, leads, none, none, spans, _spans(all_of_it, 2), bad, label)
+    return Record(
+        path.name, path.parent.name, leads, none, none, spans, _spans(all_of_it, 2), bad, _spans([], 2), label
+    )
 
 
 def _marks(path: Path, rate_hz: float) -> list[tuple[int, str, str]]:

@@ -5,14 +5,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from data import MODEL_HZ, Record
-from net import SHAPE
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import butter, lfilter, sosfilt
 
+from holdover.models.ecg_beats.data import MODEL_HZ
+from holdover.models.ecg_rhythm.data import Record
+from holdover.models.ecg_rhythm.net import SHAPE
+
 Array = NDArray[Any]
-SINGLE, OTHER_LEAD = 0.3, 0.45
+SINGLE, OTHER_LEAD = 0.4, 0.55
 BAD_DB, GOOD_DB = 0.0, 6.0
 """Signal to noise in the second around a sample, below which its quality is bad and above which it is good."""
 
@@ -20,7 +22,7 @@ BAD_DB, GOOD_DB = 0.0, 6.0
 def read(record: Record, at: Array, rng: np.random.Generator) -> Array:
     """A lead of the record at fractional samples of 360 Hz, linearly.
 
-    The first lead (30 %), the other (15 %), or a rotation of the two (55 %); 15 % of single leads upside down.
+    The first lead (40 %), the other (15 %), or a rotation of the two (45 %); 5 % of single leads upside down.
     """
     low, high = int(at[0]), int(at[-1]) + 2
     x = record.leads[:, low:high]
@@ -32,7 +34,7 @@ def read(record: Record, at: Array, rng: np.random.Generator) -> Array:
 
 
 def _lead(x: Array, rng: np.random.Generator) -> Array:
-    draw, sign = rng.random(), -1.0 if rng.random() < 0.15 else 1.0
+    draw, sign = rng.random(), -1.0 if rng.random() < 0.05 else 1.0
     if draw < OTHER_LEAD or len(x) == 1:
         single: Array = x[int(draw >= SINGLE) % len(x)]
         return sign * single
@@ -133,12 +135,12 @@ def disturb(x: Array, noise: Sequence[Array], rng: np.random.Generator) -> tuple
         First and last sample of a stretch without a heart, both before the start if there is none.
     """
     n, size = len(x), height(x)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         x = _tilted(x, rng)
     added = size * _added(n, noise, rng)
     if rng.random() < 0.15:
         added = added + 0.25 * size * _steps(n, rng)
-    gain = np.exp(rng.uniform(-0.9, 0.8))
+    gain = np.exp(rng.uniform(-0.8, 0.8))
     y, quality = gain * (x + added) + rng.normal(0, 0.3), _quality(added, size)
     return _detached(y, quality, noise, rng) if rng.random() < 0.1 else (y, quality, (-1, -1))
 
@@ -149,8 +151,8 @@ def _added(n: int, noise: Sequence[Array], rng: np.random.Generator) -> Array:
     if rng.random() < 0.4:
         gates = _bursts(n, 8.0, rng) if rng.random() < 0.5 else 1.0
         y += 8**-0.5 * 10 ** (-rng.uniform(-3, 24) / 20) * gates * _track(n, noise, rng)
-    if rng.random() < 0.3:
-        y += 8**-0.5 * 10 ** (-rng.uniform(6, 36) / 20) * rng.standard_normal(n)
+    if rng.random() < 0.25:
+        y += 8**-0.5 * 10 ** (-rng.uniform(9, 36) / 20) * rng.standard_normal(n)
     if rng.random() < 0.1:
         y += rng.uniform(0.003, 0.06) * _mains(n, rng)
     return y
@@ -186,7 +188,7 @@ def _track(n: int, noise: Sequence[Array], rng: np.random.Generator) -> Array:
 def _tilted(x: Array, rng: np.random.Generator) -> Array:
     """More or less of what is above a few hertz, as another recorder or electrode would give."""
     slow = _slow(x, 1 / (2 * np.pi * rng.uniform(4, 15)))
-    return x + rng.uniform(-0.6, 1.5) * (x - slow)
+    return x + rng.uniform(-0.5, 1.0) * (x - slow)
 
 
 def _steps(n: int, rng: np.random.Generator) -> Array:

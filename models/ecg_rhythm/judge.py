@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from data import MODEL_HZ, RHYTHM, SPLITS, UNKNOWN, numbers
 from numpy.typing import NDArray
 
 from holdover.apps import recording
 from holdover.apps.cli import main as holdover
 from holdover.export.contract_io import write_whole
+from holdover.models.ecg_beats.data import MODEL_HZ
+from holdover.models.ecg_rhythm.data import RHYTHM, SPLITS, UNKNOWN, numbers
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.engine import Engine, load
 from holdover.runtime.errors import HoldoverError, SourceError
@@ -36,6 +37,7 @@ VFDB = ["609", "611", "614"]
 STRESS_DB = (24, 18, 12, 6, 0, -6)
 LEADS = "MLII,ECG1,first"
 WINDOW_S = 10
+UNSCORED_S = 300.0
 AFTER_S = 8.0
 """A handheld recording is judged from here on."""
 
@@ -101,11 +103,31 @@ def beats(model: Path, source: Path, names: Sequence[str], out: Path) -> dict[st
     """Replay records and score them: `holdover replay` and `holdover score`, at 150 ms and at 50 ms."""
     _replay(model, [source / name for name in names], out)
     scores = {
-        width: json.loads(_said("score", out, "--ref", source, "-w", width, "--json")) for width in (".15", ".05")
+        width: json.loads(printed("score", out, "--ref", source, "-w", width, "--json")) for width in (".15", ".05")
     }
     kept = ("maps", "alarms", "rr_error_ms")
-    whole = {key: scores[".15"][key] for key in kept}
+    whole = {key: scores[".15"][key] for key in kept} | {"calm": calm(source, names, out)}
     return whole | {"qrs_50_ms": {k: v for k, v in scores[".05"]["maps"]["bxb"]["figures"].items() if k[0] == "Q"}}
+
+
+def calm(source: Path, names: Sequence[str], out: Path) -> dict[str, Any]:
+    """High-priority alarms told, all false, where the reference has none by its beats nor by its rhythm; and hours."""
+    records: dict[str, list[str]] = {}
+    hours = 0.0
+    for name in names:
+        against = json.loads(printed("score", out / name, "--ref", source, "--json"))["alarms"]["against"]
+        if not any(kind["priorities"].get("high", {"reference": 0})["reference"] for kind in against.values()):
+            records[name], hours = _grave(out / name), hours + against["rules"]["hours"]
+    return {"records": records, "alarms": sum(map(len, records.values())), "hours": round(hours, 3)}
+
+
+def _grave(path: Path) -> list[str]:
+    """Labels of the high-priority alarms that came true in the scored time, fibrillation among them."""
+    import wfdb
+
+    marks = wfdb.rdann(str(path), "alm")
+    notes = [aux.split() for s, aux in zip(marks.sample, marks.aux_note, strict=True) if s >= UNSCORED_S * marks.fs]
+    return [words[1] for words in notes if words[:1] == ["start"] and words[2:4] == ["high", "physiological"]]
 
 
 def runs(source: Path, names: Sequence[str], out: Path) -> dict[str, list[int]]:
@@ -169,7 +191,7 @@ def stress(model: Path, data: Path, out: Path) -> dict[str, Any]:
         for name in ("118", "119"):
             _noisy(data / "mitdb" / name, noise, db, place)
         _replay(model, [place / "118", place / "119"], place / "out")
-        score = json.loads(_said("score", place / "out", "--ref", place, "--json"))
+        score = json.loads(printed("score", place / "out", "--ref", place, "--json"))
         found[str(db)] = {k: v["gross"] for k, v in score["maps"]["bxb"]["figures"].items()}
     return found
 
@@ -198,7 +220,7 @@ def _replay(model: Path, records: Sequence[Path], out: Path) -> None:
     missing = [str(path) for path in records if not path.with_suffix(".hea").is_file()]
     if missing:
         raise SourceError(f"these records are not there: {' '.join(missing)}; fetch them with wfdb.dl_database")
-    _said("replay", *records, "-o", out, "--model", model, "--lead", LEADS)
+    printed("replay", *records, "-o", out, "--model", model, "--lead", LEADS)
 
 
 def _compared(program: str, name: str, test: str, options: Sequence[str], source: Path, out: Path) -> str:
@@ -206,13 +228,13 @@ def _compared(program: str, name: str, test: str, options: Sequence[str], source
     before = os.environ.get("WFDB")
     os.environ["WFDB"] = f"{source} {out}"
     try:
-        return _said("score", program, "-r", name, "-a", "atr", test, *options)
+        return printed("score", program, "-r", name, "-a", "atr", test, *options)
     finally:
         del os.environ["WFDB"]
         os.environ.update({} if before is None else {"WFDB": before})
 
 
-def _said(*words: object) -> str:
+def printed(*words: object) -> str:
     """What a command prints; raises `SourceError` if it fails."""
     said, wrong = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):

@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from data import LABELS, MODEL_HZ, RHYTHMS, SPLITS, Record, view
-from net import COLUMNS, DELAYS, HIDDEN, HOP, LAST, SHAPE, SIDE, Memory, Net, normalise, weights
-from score import THRESHOLD
 
 from holdover.export import contract_io, settle, verify
 from holdover.export.cnn_lstm import build
+from holdover.models.ecg_beats.data import LABELS, MODEL_HZ
+from holdover.models.ecg_beats.net import HIDDEN, LAST, normalise
+from holdover.models.ecg_beats.score import THRESHOLD
+from holdover.models.ecg_rhythm.data import RHYTHMS, SPLITS, Record, view
+from holdover.models.ecg_rhythm.net import COLUMNS, DELAYS, HOP, SHAPE, SIDE, Memory, Net, weights
 from holdover.runtime.contract import Contract
 from holdover.runtime.engine import initial_state
 from holdover.runtime.errors import ContractError

@@ -5,22 +5,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import LABELS, MODEL_HZ, OTHER, RATE_HZ, Record, view
-from disturb import heartless, height, motion
-from net import COLUMNS, DELAYS, HOP, LAST, Memory, Net, normalise
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
-MATCH_S = 0.15
-UNSCORED_S = 300.0
-THRESHOLD = 0.8
+from holdover.models.ecg_beats.data import MODEL_HZ, RATE_HZ
+from holdover.models.ecg_beats.net import LAST, normalise
+from holdover.models.ecg_beats.score import Counts, count, decode, rates
+from holdover.models.ecg_rhythm.data import Record, view
+from holdover.models.ecg_rhythm.disturb import heartless, height, motion
+from holdover.models.ecg_rhythm.net import COLUMNS, DELAYS, HOP, Memory, Net
+
 RHYTHM_AFTER_S = 8.0
 WINDOW_S = 10
 STRESS_DB = (12, 6)
 
 Array = NDArray[Any]
-Counts = dict[str, int]
 Run = Callable[[Array], Array]
 """From (samples,), mV at 120 Hz, to (frames, columns)."""
 
@@ -48,7 +47,7 @@ def judge(run: Run, records: Sequence[Record], noise: Sequence[Array]) -> dict[s
     for record in records:
         y = run(view(record))
         if record.source in counts:
-            counts[record.source][record.name] = count(record, *decode(y))
+            counts[record.source][record.name] = count(record.at / RATE_HZ, record.kind, *decode(y))
         if y.shape[1] == COLUMNS["quality"].stop:
             shares.append((record, y))
     found: dict[str, Any] = {source: rates(list(table.values())) for source, table in counts.items()}
@@ -60,61 +59,6 @@ def summary(found: Mapping[str, Any]) -> str:
     keys = ("qrs_f1", "veb_f1", "sveb_f1")
     beats = [f"{s} {'/'.join(f'{found[s][k]:.1f}' for k in keys)}" for s in ("mitdb", "svdb")]
     return "  ".join([*beats, *(f"{k} {v}" for k, v in found.items() if k not in ("mitdb", "svdb", "counts"))])
-
-
-def decode(y: Array, threshold: float = THRESHOLD) -> tuple[Array, Array]:
-    """Beats of one recording.
-
-    Parameters
-    ----------
-    y : array
-        (frames, columns), the net's output.
-    threshold : float
-        Of the probability summed over three frames.
-
-    Returns
-    -------
-    at, kind : array
-        (beats,), place in seconds and index into `LABELS`.
-    """
-    p = np.pad(expit(y[:, 0]), 1)
-    q = p[:-2] + p[1:-1] + p[2:]
-    peak = np.flatnonzero((q >= threshold) & (q == maximum_filter1d(q, 9)))
-    at = HOP * peak + LAST - DELAYS["beat"] + y[peak, 1]
-    log_p = log_softmax(y[:, COLUMNS["class"]], axis=1)
-    later = np.clip(peak + (DELAYS["class"] - DELAYS["beat"]) // HOP, 1, len(y) - 2)
-    kind = (log_p[later - 1] + 2 * log_p[later] + log_p[later + 1]).argmax(1)
-    return at / MODEL_HZ, kind
-
-
-def count(record: Record, at: Array, kind: Array, since_s: float = UNSCORED_S) -> Counts:
-    """Match the nearest pairs first, one to one, within 150 ms, from five minutes on, and count.
-
-    Calls of S or V on a beat that is annotated fusion or unclassifiable count neither way.
-    """
-    truth_at, truth_kind = record.at / RATE_HZ, record.kind
-    pairs = _match(truth_at, at)
-    keep = [(i, j) for i, j in pairs if (i < 0 or truth_at[i] >= since_s) and (j < 0 or at[j] >= since_s)]
-    counts = {"qrs_hit": sum(i >= 0 and j >= 0 for i, j in keep)}
-    counts |= {"qrs_miss": sum(j < 0 for _, j in keep), "qrs_false": sum(i < 0 for i, _ in keep)}
-    for index, label in enumerate(LABELS[1:], 1):
-        hit = sum(i >= 0 and j >= 0 and truth_kind[i] == index == kind[j] for i, j in keep)
-        real = sum(i >= 0 and truth_kind[i] == index for i, _ in keep)
-        called = sum(j >= 0 and kind[j] == index and (i < 0 or truth_kind[i] != OTHER) for i, j in keep)
-        counts |= {f"{label}_hit": hit, f"{label}_miss": real - hit, f"{label}_false": called - hit}
-    return {k: int(v) for k, v in counts.items()}
-
-
-def rates(counts: list[Counts]) -> dict[str, float]:
-    """Sensitivity, positive predictivity and F1 in percent, gross over the records; higher is better."""
-    total = {k: sum(c[k] for c in counts) for k in counts[0]}
-    table = {}
-    for key, name in (("qrs", "qrs"), ("V", "veb"), ("S", "sveb")):
-        hit, miss, false = (total[f"{key}_{what}"] for what in ("hit", "miss", "false"))
-        table[f"{name}_se"] = round(100 * hit / max(hit + miss, 1), 2)
-        table[f"{name}_ppv"] = round(100 * hit / max(hit + false, 1), 2)
-        table[f"{name}_f1"] = round(200 * hit / max(2 * hit + miss + false, 1), 2)
-    return table
 
 
 def _rhythms(run: Run, records: Sequence[Record], shares: Sequence[tuple[Record, Array]]) -> dict[str, Any]:
@@ -172,7 +116,7 @@ def _stress(run: Run, records: Sequence[Record], noise: Sequence[Array]) -> dict
             for record in (r for r in records if r.name in ("118", "119", "823")):
                 x = view(record)
                 y = run(x + height(x) * 8**-0.5 * 10 ** (-db / 20) * track[: len(x)])
-                table.append(count(record, *decode(y)))
+                table.append(count(record.at / RATE_HZ, record.kind, *decode(y)))
             r = rates(table)
             found[f"{name} {db} dB"] = f"{r['qrs_se']:.1f}/{r['qrs_ppv']:.1f}"
     dead = {"motion": moved * 0.5, "ma": noise[2], "bw": noise[0], "white 5 uV": 0.005 * rng.standard_normal(72000)}
@@ -183,17 +127,3 @@ def _stress(run: Run, records: Sequence[Record], noise: Sequence[Array]) -> dict
 
 def _per_minute(run: Run, x: Array) -> float:
     return len(decode(run(np.asarray(x, np.float32)))[0]) / (len(x) / MODEL_HZ / 60)
-
-
-def _match(truth: Array, found: Array) -> list[tuple[int, int]]:
-    """Pairs of indices, nearest first; -1 for a beat without a partner."""
-    low, high = (np.searchsorted(found, truth + d) for d in (-MATCH_S, MATCH_S))
-    near = [(abs(found[j] - truth[i]), i, j) for i in range(len(truth)) for j in range(low[i], high[i])]
-    pairs: list[tuple[int, int]] = []
-    free_i, free_j = set(range(len(truth))), set(range(len(found)))
-    for _, i, j in sorted(near):
-        if i in free_i and j in free_j:
-            pairs.append((i, int(j)))
-            free_i.remove(i)
-            free_j.remove(j)
-    return pairs + [(i, -1) for i in free_i] + [(-1, j) for j in free_j]

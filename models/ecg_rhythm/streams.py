@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from data import MODEL_HZ, OTHER, RATE_HZ, UNKNOWN, Record
-from disturb import disturb, fibrillate, flutter, heartless, motion, read
-from net import DELAYS, HOP, LAST, normalise
 from numpy.typing import NDArray
-from warp import breathing, disordered, early, time_map
 
-CHUNK_FRAMES = 200
-"""Frames a training step takes from each stream: 10 s."""
-CHUNK = CHUNK_FRAMES * HOP
+from holdover.models.ecg_beats.data import MODEL_HZ, OTHER, RATE_HZ
+from holdover.models.ecg_beats.net import LAST, normalise
+from holdover.models.ecg_beats.streams import CHUNK, CHUNK_FRAMES, beat_targets, kinds
+from holdover.models.ecg_rhythm.data import UNKNOWN, Record
+from holdover.models.ecg_rhythm.disturb import disturb, fibrillate, flutter, heartless, motion, read
+from holdover.models.ecg_rhythm.net import DELAYS, HOP
+from holdover.models.ecg_rhythm.warp import breathing, disordered, early, time_map
+
 MOST_CHUNKS = 12
 MOTION_TRACKS, MOTION_S = 40, 240
 ORDER_S = 10.0
@@ -39,7 +40,7 @@ class Targets:
         (frames,), index into `RHYTHMS`; 1 for bad.
     tame : array
         (frames,), 1 where a beat is not supraventricular (atrial fibrillation), 2 where it is normal (a recording
-        that is called normal as a whole).
+        that is called normal as a whole), 3 where it is ventricular (a tachycardia).
     """
 
     beat: Array
@@ -102,6 +103,8 @@ class Streams:
         self._malignant = [r for r in records if r.source == "vfdb"]
         self._handheld = {label: [r for r in records if r.label == label] for label in _HANDHELD}
         self._centres = {k: self._weighted(k) for k in (1, 2)}
+        spans = [(r, r.rhythm[r.rhythm[:, 2] == 1]) for r in self._beats]
+        self._fibrillating = [(r, found) for r, found in spans if len(found)]
         self._segments = [self._draw() for _ in range(slots)]
         self._next = [0] * slots
 
@@ -134,13 +137,13 @@ class Streams:
         inside = (record.at > start) & (record.at < start + length)
         at, kind = record.at[inside].astype(float), record.kind[inside].copy()
         draw, ends = rng.random(), _part(start, length, rng)
-        disorder = draw < 0.15 and not (_by_sample(record.rhythm, np.arange(start, start + length, 90)) > 0).any()
+        disorder = draw < 0.08 and not (_by_sample(record.rhythm, np.arange(start, start + length, 90)) > 0).any()
         if disorder:
             shift = disordered(at, kind, (at > ends[0]) & (at < ends[1]), rng)
-        elif draw < 0.45:
+        elif draw < 0.4:
             shift = early(at, kind, rng)
         else:
-            shift = breathing(at, rng) if draw < 0.65 else np.zeros(len(at))
+            shift = breathing(at, rng) if draw < 0.6 else np.zeros(len(at))
         stretch = _cut(record, start, length, seconds, (at, kind, shift), rng)
         _ordered_near(stretch)
         if disorder:
@@ -165,9 +168,13 @@ class Streams:
         s.at, s.kind = s.at[keep], s.kind[keep]
 
     def _place(self, length: float) -> tuple[Record, float]:
-        """A record and the sample to start at: half of the time anywhere, else near an S or V beat."""
-        rng = self._rng
-        if rng.random() < 0.5:
+        """A record and the sample to start at: anywhere (42 %), in atrial fibrillation (8 %), near an S or V beat."""
+        rng, draw = self._rng, self._rng.random()
+        if draw < 0.08 and self._fibrillating:
+            record, spans = self._fibrillating[int(rng.integers(len(self._fibrillating)))]
+            low, high, _ = spans[int(rng.integers(len(spans)))]
+            at = rng.uniform(low, high) - rng.uniform(0.1, 0.9) * length
+        elif draw < 0.5:
             record = self._beats[int(rng.integers(len(self._beats)))]
             at = rng.uniform(0, record.leads.shape[1])
         else:
@@ -211,7 +218,7 @@ class Streams:
 
 _NO = (-1, -1)
 _HANDHELD = {"A": 0.45, "N": 0.25, "O": 0.22, "~": 0.08}
-_SHARES = {"annotated": 0.5, "dangerous": 0.14, "handheld": 0.3, "nothing": 0.06}
+_SHARES = {"annotated": 0.78, "dangerous": 0.06, "handheld": 0.12, "nothing": 0.04}
 _SOURCES: dict[str, Callable[[Streams], Stretch]] = {
     "annotated": Streams._annotated,
     "dangerous": Streams._dangerous,
@@ -249,7 +256,7 @@ def _cut(
     places = np.interp(np.arange(n), target, source)
     x = read(record, places, rng)
     known, noisy = ~_inside(record.unknown, places), _inside(record.bad, places)
-    tame = np.full(n, _TAME.get(record.label, 0))
+    tame = np.where(_inside(record.ventricular, places), 3, _TAME.get(record.label, 0))
     rhythm = _by_sample(record.rhythm, places)
     return Stretch(x, np.interp(at, source, target), kind, rhythm, known, noisy, tame, record.source == "mitdb")
 
@@ -292,15 +299,15 @@ def _targets(s: Stretch, quality: Array, dead: tuple[int, int]) -> Targets:
     frames = len(s.x) // HOP
     alive = (s.at < dead[0]) | (s.at > dead[1])
     edge = np.abs(s.at[:, None] - np.array(dead)).min(1, initial=np.inf) < 0.2 * MODEL_HZ
-    beat, weight, offset, near = _beat_targets(frames, s.at[alive])
+    beat, weight, offset, near = beat_targets(frames, s.at[alive])
     known = s.known.copy()
     known[dead[0] : dead[1]] = True
     for low, high in ((b - 30, b + 30) for b in s.at[edge]):
         known[max(int(low), 0) : int(high)] = False
     weight *= _sampled(known, "beat", frames, 0)
-    clear = quality[np.clip(s.at.astype(int), 0, len(s.x) - 1)] != 1
+    clear = quality[np.clip(s.at.astype(int), 0, len(s.x) - 1)] == 0
     labelled = alive & ~edge & (s.kind != OTHER) & clear
-    kind = _kinds(frames, s.at[labelled], s.kind[labelled], DELAYS["class"])
+    kind = kinds(frames, s.at[labelled], s.kind[labelled])
     tame = np.where(quality == 1, 0, s.tame)
     hidden = (quality == 1) & ~(s.known & s.noisy)
     rhythm = _settled(np.where(hidden, UNKNOWN, s.rhythm))
@@ -324,27 +331,3 @@ def _sampled(values: Array, output: str, frames: int, before: int) -> Array:
     places = np.arange(frames) * HOP + LAST - DELAYS[output]
     found: Array = np.where(places < 0, before, values[np.maximum(places, 0)])
     return found
-
-
-def _beat_targets(frames: int, beats: Array) -> tuple[Array, Array, Array, Array]:
-    """Wanted probability, its weight, wanted offset in frames and its weight, each (frames,)."""
-    position = np.arange(frames) + (LAST - DELAYS["beat"]) / HOP
-    beat, weight = np.zeros(frames, np.float32), np.ones(frames, np.float32)
-    offset, near = np.zeros(frames, np.float32), np.zeros(frames, np.float32)
-    first = np.rint(beats / HOP - position[0]).astype(int)
-    for shift in (-2, 2, -1, 1, 0):
-        index = first + shift
-        ok = (index >= 0) & (index < frames)
-        index, distance = index[ok], beats[ok] / HOP - position[index[ok]]
-        beat[index] = np.maximum(beat[index], np.exp(-0.5 * (distance / 0.7) ** 2))
-        offset[index], near[index] = distance, abs(shift) <= 1
-    return beat, weight, offset, near
-
-
-def _kinds(frames: int, beats: Array, kind: Array, delay: int) -> Array:
-    wanted = np.full(frames, UNKNOWN, np.int64)
-    first = np.rint((beats - LAST + delay) / HOP).astype(int)
-    for shift in (-1, 1, 0):
-        ok = (first + shift >= 0) & (first + shift < frames)
-        wanted[first[ok] + shift] = kind[ok]
-    return wanted

@@ -13,28 +13,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import Record, load, noises
-from net import COLUMNS, DELAYS, HOP, Memory, Net, take_trunk
-from publish import publish
-from score import summary, validate
-from streams import Streams, Targets
 from torch import Tensor, nn
 from torch.nn import functional
 
 from holdover.export.contract_io import write_whole
+from holdover.models.ecg_rhythm.data import Record, load, noises
+from holdover.models.ecg_rhythm.net import COLUMNS, DELAYS, HOP, Memory, Net
+from holdover.models.ecg_rhythm.publish import publish
+from holdover.models.ecg_rhythm.score import summary, validate
+from holdover.models.ecg_rhythm.streams import Streams, Targets
 from holdover.runtime.errors import HoldoverError, UsageError
 
 HERE = Path(__file__).parent
-TRUNK = HERE.parent / "ecg_beats" / "model.onnx"
 SLOTS = 48
 RATE = 3e-3
 WARM_UP = 150
 AVERAGE = 0.998
-LEAST = 0.05
+LEAST = 0.02
 """The rate at the end, of that at the start."""
 DECAY = 0.15
-SHARES = {"beat": 1.0, "offset": 0.3, "class": 1.0, "tame": 0.5, "rhythm": 1.0, "quality": 0.3}
-"""Of the losses; where the trunk is kept, only the last two teach anything."""
+SHARES = {"beat": 1.0, "offset": 0.3, "class": 1.0, "tame": 0.5, "rhythm": 0.6, "quality": 0.3}
+"""Of the losses."""
 FRAMES_A_BEAT = 16
 EVERY_PRINT, EVERY_CHECK = 50, 1000
 
@@ -99,6 +98,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     streams: Streams
     steps: int
+    half: bool
     step: int = 0
     seconds: float = 0.0
 
@@ -107,16 +107,13 @@ class Training:
         """Begin, or go on from the checkpoint with streams drawn anew."""
         torch.manual_seed(options.seed)
         net, average = Net(), Net().eval()
-        if not options.whole:
-            take_trunk(net, options.trunk)
         average.load_state_dict(net.state_dict())
-        taught = [p for p in net.parameters() if p.requires_grad]
-        decay, rest = ([p for p in taught if (p.ndim > 1) == big] for big in (True, False))
+        decay, rest = ([p for p in net.parameters() if (p.ndim > 1) == big] for big in (True, False))
         groups = [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
         kept = saved(options.checkpoint) if options.resume else None
         rng = np.random.default_rng([options.seed, kept["step"] if kept else 0])
-        training = cls(net, average, optimizer, Streams(records, noise, SLOTS, rng), options.steps)
+        training = cls(net, average, optimizer, Streams(records, noise, SLOTS, rng), options.steps, options.half)
         if kept:
             training._restore(kept)
         return training
@@ -143,8 +140,9 @@ class Training:
         wanted = {f.name: torch.from_numpy(np.ascontiguousarray(getattr(targets, f.name))) for f in fields(Targets)}
         for group in self.optimizer.param_groups:
             group["lr"] = RATE * _schedule(self.step / self.steps, self.step)
-        y, memory = self.net(torch.from_numpy(z), memory.keep(torch.from_numpy(alive)))
-        losses = losses_of(y, wanted)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            y, memory = self.net(torch.from_numpy(z), memory.keep(torch.from_numpy(alive)))
+        losses = losses_of(y.float(), wanted)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum().backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -203,11 +201,12 @@ def _classes(y: Tensor, output: str, kind: Tensor) -> Tensor:
 
 
 def _tame(y: Tensor, tame: Tensor) -> Tensor:
-    """Where the net itself finds a beat: not S in atrial fibrillation, N in a recording that is normal as a whole."""
+    """Where the net finds a beat: not S in fibrillation, N in a recording called normal, V in a ventricular rhythm."""
     later = (DELAYS["class"] - DELAYS["beat"]) // HOP
     here = torch.sigmoid(y[:, :-later, 0].detach()) * (tame[:, later:] > 0)
     share = torch.softmax(y[:, later:, COLUMNS["class"]], -1)
-    right = torch.where(tame[:, later:] == 1, 1 - share[..., 1], share[..., 0])
+    right = torch.stack([1 - share[..., 1], share[..., 0], share[..., 2]])
+    right = right.gather(0, (tame[None, :, later:] - 1).clamp(min=0))[0]
     return -(here * torch.log(right.clamp(min=1e-4))).sum() / here.sum().clamp(min=1)
 
 
@@ -232,13 +231,12 @@ def saved(path: Path) -> dict[str, Any]:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="folder with mitdb/, svdb/, vfdb/, nstdb/, cinc2017/ (default: HOLDOVER_DATA)")
-    parser.add_argument("--trunk", type=Path, default=TRUNK, help="model file of ecg-beats (default: the shipped one)")
-    parser.add_argument("--whole", action="store_true", help="train the trunk too, from nothing")
-    parser.add_argument("--steps", type=int, default=1800, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=7000, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, with streams drawn anew")
     parser.add_argument("--checkpoint", type=Path, help="where to keep what is reached (default: OUT/train.ckpt)")
     parser.add_argument("--out", type=Path, default=HERE / "run", help="folder for model.onnx and results.json")
+    parser.add_argument("--half", action="store_true", help="multiply in bfloat16: faster on processors that have it")
     parser.add_argument("--threads", type=int, default=1, help="of torch; results are repeatable for one number")
     return parser
 

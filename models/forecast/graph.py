@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from features import (
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from holdover.models.forecast.features import (
     ANCHORS,
     BOUND,
     EQUAL,
@@ -28,8 +31,6 @@ from features import (
     WIDE,
     pole,
 )
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
 AFFINE: dict[str, Any] = {

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from features import LAGS, MEANS, pole
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from holdover.models.forecast.features import LAGS, MEANS, pole
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.engine import Engine
 from holdover.runtime.errors import SourceError

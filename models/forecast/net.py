@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from features import ANCHORS, SPREAD_LIMIT, WIDTH
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from holdover.models.forecast.features import ANCHORS, SPREAD_LIMIT, WIDTH
 
 HIDDEN = 32
 

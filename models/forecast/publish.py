@@ -8,22 +8,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import judge
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from features import view
-from graph import build
-from net import HIDDEN, Net, weights
 from numpy.typing import NDArray
-from series import many
 
 from holdover.export import contract_io
 from holdover.export.describe import Statement
 from holdover.export.exporting import Options, export
 from holdover.export.feeding import engine_of, feed, pieces
 from holdover.export.original import Original
+from holdover.models.forecast import judge
+from holdover.models.forecast.features import view
+from holdover.models.forecast.graph import build
+from holdover.models.forecast.net import HIDDEN, Net, weights
+from holdover.models.forecast.series import many
 from holdover.runtime.engine import initial_state
 from holdover.runtime.engines.ort import OrtEngine
 from holdover.runtime.errors import ContractError

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from features import view
 from numpy.typing import NDArray
-from series import draw
+
+from holdover.models.forecast.features import view
+from holdover.models.forecast.series import draw
 
 Array = NDArray[Any]
 

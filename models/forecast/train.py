@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from net import HIDDEN, Net
-from streams import CHUNK, LENGTH, Streams
 from torch import Tensor, nn
 
+from holdover.models.forecast.net import HIDDEN, Net
+from holdover.models.forecast.streams import CHUNK, LENGTH, Streams
 from holdover.runtime.errors import HoldoverError, UsageError
 
 HERE = Path(__file__).parent
@@ -164,7 +164,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _publish(training: Training, options: argparse.Namespace) -> None:
-    from publish import publish
+    from holdover.models.forecast.publish import publish
 
     facts = {"steps": options.steps, "seed": options.seed, "train_seconds": round(training.seconds),
              "train_samples": options.steps * SLOTS * CHUNK, "series_length": LENGTH}  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from holdover.runtime.alert import EndReason, Phase
+from holdover.runtime.alert import EndReason, Phase, Scene
 from holdover.runtime.contract import Contract
 from holdover.runtime.detect.anomaly_options import AnomalyOptions
 from holdover.runtime.detect.carried import Carried
@@ -15,13 +15,12 @@ from holdover.runtime.detect.limits import Limits
 from holdover.runtime.detect.panel import Panel, Verdict
 from holdover.runtime.detect.residual import Residual
 from holdover.runtime.detect.scale import FIRST, LEAST, Scale
+from holdover.runtime.detect.view import DAY_S
 from holdover.runtime.errors import ConfigError
 from holdover.runtime.frames import Frames
 from holdover.runtime.quality_episodes import technical
-from holdover.runtime.snapshot import Memory
 
 LABELS = ("anomaly", "regime_change")
-DAY_S = 86400.0
 MOST_OFTEN = 0.05
 """Alerts a sample that can be asked for at most."""
 MOSTLY = 0.5
@@ -56,18 +55,6 @@ class Judged:
     beyond: bool
 
 
-class Alarm(Episode):
-    """An episode whose onset is carried."""
-
-    def snapshot(self) -> Memory:
-        """What is carried."""
-        return {"onset": self.onset}
-
-    def restore(self, memory: Memory) -> None:
-        """Take up what `snapshot` gave."""
-        self.onset = memory["onset"]
-
-
 class Anomaly(Carried):
     """Judges the residual of a model and the signal itself; says when it calibrates, and when the signal is another.
 
@@ -75,8 +62,8 @@ class Anomaly(Carried):
     ----------
     contract, options
         Of the model, and of its detector.
-    rate_hz
-        Of the source.
+    scene
+        Its rate is the source's; its lead is what the first channel is called there.
     limits
         Of them `sensor.false_alerts_per_day` goes before the option.
     told
@@ -95,21 +82,21 @@ class Anomaly(Carried):
         self,
         contract: Contract,
         options: AnomalyOptions,
-        rate_hz: float,
+        scene: Scene,
         limits: Limits,
         told: Callable[[Judged], None] | None = None,
     ) -> None:
         self.options = options
-        self.rate_hz = rate_hz
+        self._rate_hz = rate_hz = scene.rate_hz
         self.told = told
         self._limits = limits
         self._residual = Residual(contract, options.normal)
-        self._channels = [channel.name for channel in contract.signal.channels]
+        self._channels = [scene.lead, *(channel.name for channel in contract.signal.channels[1:])]
         risk = self._risk(limits)
         reach = options.reach_of(risk, risk * DAY_S * rate_hz)
         self._panel = Panel(Setting(options, rate_hz, len(self._channels), self._residual.channels, reach), risk)
         self._scales = [Scale(options.memory) for _ in range(self._residual.channels)]
-        self._anomaly, self._regime = (Alarm(label) for label in LABELS)
+        self._anomaly, self._regime = (Episode(label) for label in LABELS)
         self._invalid: int | None = None
         self._since: int | None = None
         self._begun = False
@@ -136,11 +123,11 @@ class Anomaly(Carried):
     def _risk(self, limits: Limits) -> float:
         """The probability, a sample, of an alert."""
         asked = limits.sensor.false_alerts_per_day or self.options.false_alerts_per_day
-        risk = asked / (DAY_S * self.rate_hz)
+        risk = asked / (DAY_S * self._rate_hz)
         if risk > MOST_OFTEN:
             raise ConfigError(
-                f"false_alerts_per_day {asked:g} is one in {1 / risk:.3g} samples at {self.rate_hz:.4g} Hz; ask for "
-                f"{MOST_OFTEN * DAY_S * self.rate_hz:.3g} or fewer, one in {1 / MOST_OFTEN:.0f}"
+                f"false_alerts_per_day {asked:g} is one in {1 / risk:.3g} samples at {self._rate_hz:.4g} Hz; ask for "
+                f"{MOST_OFTEN * DAY_S * self._rate_hz:.3g} or fewer, one in {1 / MOST_OFTEN:.0f}"
             )
         return risk
 

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from statistics import median
+from typing import ClassVar
 
 from holdover.runtime.alert import Phase
 from holdover.runtime.annotation import Annotation
@@ -32,7 +33,7 @@ class IrregularRhythm(BeatRule):
     """
 
     labels = ("irregular_rhythm",)
-    carried = ("ventricular", "raw", "smooth", "mean", "spread", "turns")
+    carried: ClassVar[tuple[str, ...]] = ("ventricular", "raw", "smooth", "mean", "spread", "turns")
 
     def forget(self) -> None:
         """See `BeatRule.forget`."""
@@ -43,18 +44,24 @@ class IrregularRhythm(BeatRule):
 
     def beat(self, beat: Annotation) -> Iterator[Phase]:
         """See `BeatRule.beat`."""
-        before, self.ventricular = self.ventricular, beat.symbol in VENTRICULAR
-        if before or self.ventricular or not self.interval:
+        value = self.irregularity(beat)
+        if value is None:
             return
-        self._take(self.interval / self.rate_hz)
-        if len(self.raw) <= BEATS:
-            return
-        value = self._irregularity()
         if self.episode and value < STOP:
             yield self.episode.end(beat.at, beat.at, irregularity=round(value, 3))
         elif value > START and not self.episode:
             evidence = {"irregularity": round(value, 3), "mean_rr_ms": round(1000 * self.mean), "rr_ms": self.rr_ms()}
             yield self.episode.start(beat.at, beat.at, None, **evidence)
+
+    def irregularity(self, beat: Annotation) -> float | None:
+        """Irregularity a second, with the interval that the beat ends; None where it ends none, or of too few."""
+        before, self.ventricular = self.ventricular, beat.symbol in VENTRICULAR
+        if before or self.ventricular or not self.interval:
+            return None
+        self._take(self.interval / self.rate_hz)
+        if len(self.raw) <= BEATS:
+            return None
+        return self.spread / min(self.mean, LONGEST_S) if self.turns >= BIGEMINY else self.turns
 
     def _take(self, rr: float) -> None:
         self.raw.append(rr)
@@ -66,9 +73,6 @@ class IrregularRhythm(BeatRule):
             turns = (sum(self.smooth) / sum(list(self.raw)[:-1]) - 1) ** 2
             self.spread += share * (_apart(self.smooth) - self.spread)
             self.turns += share * (turns - self.turns)
-
-    def _irregularity(self) -> float:
-        return self.spread / min(self.mean, LONGEST_S) if self.turns >= BIGEMINY else self.turns
 
 
 def _apart(rr: Iterable[float]) -> float:

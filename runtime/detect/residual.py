@@ -41,9 +41,6 @@ class Residuals:
     error: Array
     size: Array
 
-    def __len__(self) -> int:
-        return len(self.at)
-
     def part(self, which: NDArray[np.bool_]) -> "Residuals":
         """Some of the samples."""
         return Residuals(self.at[which], self.x[which], self.said[which], self.error[which], self.size[which])

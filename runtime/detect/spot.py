@@ -44,8 +44,6 @@ class Spot(Carried):
         Samples from which the first threshold is taken.
     hold
         Samples within which peaks are one cluster; 0 for none.
-    peaks, age
-        How many peaks are kept at most, and for how many samples.
 
     Examples
     --------
@@ -59,19 +57,18 @@ class Spot(Carried):
     carried = ("risk", "n", "over", "limit", "_first", "_places", "_values", "_beyond", "_cluster", "_new", "_rate",
                "_shape", "_scale", "_least")  # fmt: skip
 
-    def __init__(self, risk: float, calibrate: int, hold: int = 0, peaks: int = PEAKS, age: int = AGE) -> None:
+    def __init__(self, risk: float, calibrate: int, hold: int = 0) -> None:
         self.risk = risk
         self.calibrate = calibrate
         self.hold = hold
-        self.age = age
         self.level = min(LEVEL, max(1 - 8 * risk, 0.5))
         self.n = 0
         self.over = math.inf
         self.limit = math.inf
         self._first: list[float] = []
-        self._places: deque[int] = deque(maxlen=peaks)
-        self._values: deque[float] = deque(maxlen=peaks)
-        self._beyond: deque[bool] = deque(maxlen=peaks)
+        self._places: deque[int] = deque(maxlen=PEAKS)
+        self._values: deque[float] = deque(maxlen=PEAKS)
+        self._beyond: deque[bool] = deque(maxlen=PEAKS)
         self._cluster = -hold - 1
         self._new = 0
         self._rate, self._shape, self._scale = 1.0, 0.0, 1.0
@@ -115,10 +112,10 @@ class Spot(Carried):
         if self.calibrating:
             return
         self._new = 0
-        while self._places and self._places[0] <= self.n - self.age:
+        while self._places and self._places[0] <= self.n - AGE:
             self._drop()
-        span = min(self.n, self.age)
-        if len(self._places) == self._places.maxlen:
+        span = min(self.n, AGE)
+        if len(self._places) == PEAKS:
             span = self.n - self._places[0] + 1
         self._track((1 - self.level) * span)
         values, beyond = np.array(self._values, np.float64), np.array(self._beyond, np.bool_)
@@ -156,10 +153,9 @@ class Spot(Carried):
         if len(self._values) > 2 * expected + FEW:
             self.over = sorted(self._values, reverse=True)[int(expected)]
             keep = [value > self.over for value in self._values]
-            most = self._places.maxlen
-            self._places = deque(compress(self._places, keep), most)
-            self._beyond = deque(compress(self._beyond, keep), most)
-            self._values = deque(compress(self._values, keep), most)
+            self._places = deque(compress(self._places, keep), PEAKS)
+            self._beyond = deque(compress(self._beyond, keep), PEAKS)
+            self._values = deque(compress(self._values, keep), PEAKS)
         elif 2 * len(self._values) + FEW < expected:
             self.over = max(self.over - self._scale / 4, self._least)
 

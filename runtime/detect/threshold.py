@@ -51,20 +51,37 @@ class Threshold(Protocol):
         ...
 
 
-class Fixed(Carried):
-    """A limit that never moves; probabilities are those of a normal law whose mean absolute deviation is 1."""
+class _Waiting(Carried):
+    """A limit that learns nothing of scores, and waits until what it limits is settled."""
 
     carried = ("risk", "_left")
 
-    def __init__(self, risk: float, calibrate: int, limit: float) -> None:
+    def __init__(self, risk: float, calibrate: int) -> None:
         self.risk = risk
-        self.limit = limit
         self._left = calibrate
 
     @property
     def calibrating(self) -> bool:
         """Whether what it limits is not settled yet."""
         return self._left > 0
+
+    def learn(self, x: float) -> None:  # noqa: ARG002 (nothing is learned but that time passes)
+        """Count the samples of the calibration."""
+        self._left = max(self._left - 1, 0)
+
+    def exceeded(self) -> None:
+        """Nothing is learned."""
+
+    def refit(self) -> None:
+        """Nothing was fitted."""
+
+
+class Fixed(_Waiting):
+    """A limit that never moves; probabilities are those of a normal law whose mean absolute deviation is 1."""
+
+    def __init__(self, risk: float, calibrate: int, limit: float) -> None:
+        super().__init__(risk, calibrate)
+        self.limit = limit
 
     def probability(self, x: float) -> float:
         """See `Threshold.probability`.
@@ -76,49 +93,18 @@ class Fixed(Carried):
         """
         return math.erfc(max(x, 0.0) / math.sqrt(math.pi))
 
-    def learn(self, x: float) -> None:  # noqa: ARG002 (nothing is learned but that time passes)
-        """Count the samples of the calibration."""
-        self._left = max(self._left - 1, 0)
 
-    def exceeded(self) -> None:
-        """Nothing is learned."""
-
-    def refit(self) -> None:
-        """Nothing moves."""
-
-
-class Own(Carried):
+class Own(_Waiting):
     """The limit of scores that are surprises, -ln of a probability, themselves."""
-
-    carried = ("risk", "_left")
-
-    def __init__(self, risk: float, calibrate: int) -> None:
-        self.risk = risk
-        self._left = calibrate
 
     @property
     def limit(self) -> float:
         """The surprise of what is as rare as was asked for."""
         return -math.log(self.risk)
 
-    @property
-    def calibrating(self) -> bool:
-        """Whether too little has been seen to be surprised by."""
-        return self._left > 0
-
     def probability(self, x: float) -> float:
         """See `Threshold.probability`."""
         return math.exp(-x)
-
-    def learn(self, x: float) -> None:  # noqa: ARG002 (the layer learns)
-        """Count the samples of the calibration."""
-        self._left = max(self._left - 1, 0)
-
-    def exceeded(self) -> None:
-        """The layer learns."""
-
-    def refit(self) -> None:
-        """The limit follows the risk."""
 
 
 def _fixed(risk: float, options: AnomalyOptions) -> Threshold:
