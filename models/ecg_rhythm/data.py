@@ -151,16 +151,16 @@ def _require(folder: Path, names: Sequence[str], endings: Sequence[str]) -> None
 def _record(path: Path) -> Record:
     leads, names, rate_hz = _leads(path)
     order = [names.index("MLII"), 1 - names.index("MLII")] if "MLII" in names else [0, 1]
-    marks = _marks(path, rate_hz)
+    marks = marks_of(path, rate_hz)
     beats = [(s, CLASS[m]) for s, m, _ in marks if m in CLASS]
     at, kind = (np.array(v, np.int64) for v in (zip(*beats, strict=True) if beats else ((), ())))
     source, end = path.parent.name, leads.shape[1]
-    said = _said(marks, end)
+    said = stretches(marks, end)
     noise, tachycardia = ([(start, stop) for start, stop, each in said if each == word] for word in ("NOISE", "VT"))
-    unknown = _flutter(marks) if beats else np.array([[0, end]])
+    unknown = fluttering(marks) if beats else np.array([[0, end]])
     x = np.ascontiguousarray(leads[order])
-    at = at + _shift(x[0], at[kind == 0]) if source == "svdb" else at
-    return Record(path.name, source, x, at, kind, _rhythm(said), unknown, _spans(noise, 2), _spans(tachycardia, 2))
+    at = at + early_by(x[0], at[kind == 0]) if source == "svdb" else at
+    return Record(path.name, source, x, at, kind, rhythms(said), unknown, spans(noise, 2), spans(tachycardia, 2))
 
 
 def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
@@ -183,14 +183,12 @@ def _labelled(path: Path, label: str) -> Record:
     end = leads.shape[1]
     rhythm = {"N": 0, "A": 1, "O": 0, "~": UNKNOWN}[label]
     none, all_of_it = np.empty(0, np.int64), [[0, end]]
-    bad = _spans(all_of_it if label == "~" else [], 2)
-    spans = _spans([[0, end, rhythm]], 3)
-    return Record(
-        path.name, path.parent.name, leads, none, none, spans, _spans(all_of_it, 2), bad, _spans([], 2), label
-    )
+    bad = spans(all_of_it if label == "~" else [], 2)
+    whole = spans([[0, end, rhythm]], 3)
+    return Record(path.name, path.parent.name, leads, none, none, whole, spans(all_of_it, 2), bad, spans([], 2), label)
 
 
-def _marks(path: Path, rate_hz: float) -> list[tuple[int, str, str]]:
+def marks_of(path: Path, rate_hz: float) -> list[tuple[int, str, str]]:
     """Annotations: sample at 360 Hz, symbol, what is said."""
     import wfdb
 
@@ -200,31 +198,31 @@ def _marks(path: Path, rate_hz: float) -> list[tuple[int, str, str]]:
     return list(zip(places.tolist(), found.symbol, words, strict=True))
 
 
-def _said(marks: Sequence[tuple[int, str, str]], end: int) -> list[tuple[int, int, str]]:
+def stretches(marks: Sequence[tuple[int, str, str]], end: int) -> list[tuple[int, int, str]]:
     """Stretches from one change of rhythm to the next, and the annotators' word for each."""
     changes = [(s, aux[1:]) for s, _, aux in marks if aux.startswith("(")]
     stops = [s for s, _ in changes[1:]] + [end]
     return [(s, stop, word) for (s, word), stop in zip(changes, stops, strict=False)]
 
 
-def _rhythm(said: Sequence[tuple[int, int, str]]) -> NDArray[np.int64]:
+def rhythms(said: Sequence[tuple[int, int, str]]) -> NDArray[np.int64]:
     def kind(start: int, stop: int, word: str) -> int:
         short = word == "VT" and stop - start < SHORTEST_S * RATE_HZ
         return UNKNOWN if short else RHYTHM.get(word, 0)
 
-    return _spans([(start, stop, kind(start, stop, word)) for start, stop, word in said], 3)
+    return spans([(start, stop, kind(start, stop, word)) for start, stop, word in said], 3)
 
 
-def _flutter(marks: Sequence[tuple[int, str, str]]) -> NDArray[np.int64]:
+def fluttering(marks: Sequence[tuple[int, str, str]]) -> NDArray[np.int64]:
     edges = {m: [s for s, k, _ in marks if k == m] for m in "[]"}
-    return _spans(list(zip(edges["["], edges["]"], strict=True)), 2)
+    return spans(list(zip(edges["["], edges["]"], strict=True)), 2)
 
 
-def _spans(rows: Sequence[Sequence[int]], width: int) -> NDArray[np.int64]:
+def spans(rows: Sequence[Sequence[int]], width: int) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(-1, width)
 
 
-def _shift(x: NDArray[np.float32], at: NDArray[np.int64]) -> int:
+def early_by(x: NDArray[np.float32], at: NDArray[np.int64]) -> int:
     """How many samples the annotations of a record lie before the largest deflection of its normal beats, median."""
     sharp = np.abs(sosfiltfilt(butter(2, (5, 30), "bandpass", fs=RATE_HZ, output="sos"), x))
     near = round(0.08 * RATE_HZ)
@@ -239,7 +237,7 @@ def _leads(path: Path) -> tuple[NDArray[np.float32], list[str], float]:
 
     record = wfdb.rdrecord(str(path))
     x: NDArray[Any] = np.nan_to_num(record.p_signal.T)
-    ratio = Fraction(RATE_HZ, int(record.fs))
+    ratio = RATE_HZ / Fraction(record.fs).limit_denominator(1000)
     if ratio != 1:
         x = resample_poly(x, ratio.numerator, ratio.denominator, axis=1)
     taps = firwin(61, MODEL_HZ / RATE_HZ, window=("kaiser", 5.0))

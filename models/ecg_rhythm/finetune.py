@@ -157,13 +157,13 @@ def read(options: argparse.Namespace, contract: Contract) -> list[Record]:
 def _record(base: Path, path: Path, contract: Contract, options: argparse.Namespace) -> Record:
     x, rate_hz = _signal(path, contract, options)
     annotations = read_annotations(str(base), ANNOTATOR, rate_hz, round(len(x) / RATE_HZ * rate_hz))
-    marks = data._marks(base, rate_hz)
+    marks = data.marks_of(base, rate_hz)
     beats = [(s, data.CLASS[m]) for s, m, _ in marks if m in data.CLASS and s < len(x)]
     if not beats:
         symbols = "".join(data.CLASS)
         raise SourceError(f"none of its {len(annotations)} annotations is a beat ({symbols}); annotate its beats")
     at, kind = (np.array(v, np.int64) for v in zip(*beats, strict=True))
-    at = at + data._shift(x, at[kind == 0])
+    at = at + data.early_by(x, at[kind == 0])
     start, stop = max(at[0] - EDGE, 0), min(at[-1] + EDGE, len(x))
     if stop - start < LEAST_S * RATE_HZ:
         raise SourceError(f"annotated over {(at[-1] - at[0]) / RATE_HZ:.0f} s; expected {LEAST_S:.0f} s or more")
@@ -172,11 +172,11 @@ def _record(base: Path, path: Path, contract: Contract, options: argparse.Namesp
 
 
 def _part(name: str, x: Array, marks: Sequence[tuple[int, str, str]], at: Array, kind: Array) -> Record:
-    said = data._said(marks, len(x))
+    said = data.stretches(marks, len(x))
     noise, tachycardia = ([(a, b) for a, b, each in said if each == word] for word in ("NOISE", "VT"))
     unknown = np.concatenate([_flutter(marks), _silent(at, len(x))])
-    spans = (data._spans(noise, 2), data._spans(tachycardia, 2))
-    return Record(name, "own", x[None], at, kind, data._rhythm(said), unknown, *spans)
+    spans = (data.spans(noise, 2), data.spans(tachycardia, 2))
+    return Record(name, "own", x[None], at, kind, data.rhythms(said), unknown, *spans)
 
 
 def _signal(path: Path, contract: Contract, options: argparse.Namespace) -> tuple[NDArray[np.float32], float]:
@@ -216,7 +216,7 @@ def _flutter(marks: Sequence[tuple[int, str, str]]) -> NDArray[np.int64]:
     edges = [symbol for _, symbol, _ in marks if symbol in "[]"]
     if edges != ["[", "]"] * (len(edges) // 2):
         raise SourceError("its marks of flutter, [ and ], do not come in pairs; add the one that is missing")
-    return data._flutter(marks)
+    return data.fluttering(marks)
 
 
 def _silent(at: Array, end: int) -> NDArray[np.int64]:
