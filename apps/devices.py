@@ -89,7 +89,7 @@ def _record(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, metavar="S", help="of signal, then stop (default: until Ctrl-C, or the input ends)")
     add("--edf", action="store_true", help="at the end, write NAME.edf (EDF+) as well")
     add("--no-alarms", action="store_true", help="samples alone, no model")
-    add("--model", help="a file, or the name of a shipped model (default: ecg_beats)")
+    add("--model", help="a file, or the name of a shipped model (default: ecg_rhythm)")
     add("--lead", help="that the model reads (default: its own, or the only one)")
 
 

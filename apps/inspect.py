@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `holdover inspect`."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a shipped model or a file (default: ecg-beats)")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a shipped model or a file (default: ecg-rhythm)")
     parser.add_argument("--rate", type=float, metavar="HZ", help="of the source: adds the resampler's delay")
     parser.add_argument("--memory", action="store_true", help="measure how far back it remembers")
     parser.add_argument("--on", metavar="RECORD", help="measure it on a recording (default: white noise)")
@@ -80,7 +80,7 @@ def inspect(model: str | None = None, rate_hz: float | None = None) -> dict[str,
 
     Examples
     --------
-    >>> facts = inspect("ecg-beats", rate_hz=360)
+    >>> facts = inspect("ecg-rhythm", rate_hz=360)
     >>> facts["hop"], facts["outputs"][0]["delay_ms"], facts["resampler"]["delay_ms"]
     ({'samples': 6, 'ms': 50.0}, 250.0, 83.333)
     """

@@ -14,7 +14,7 @@ from tests.processes import Daemon, a_recording, configure, free_port, from_file
 
 def _other(version: str) -> bytes:
     """The shipped model under another hash."""
-    model = onnx.load_model_from_string(find_model().read_bytes())
+    model = onnx.load_model_from_string(find_model("ecg-beats").read_bytes())
     model.producer_name = version
     return bytes(model.SerializeToString())
 

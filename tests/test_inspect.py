@@ -70,7 +70,7 @@ def floats(*shape):
 
 
 def test_the_shipped_model_is_found_by_name_with_either_dash_and_by_path():
-    assert find_model() == find_model("ecg-beats") == find_model("ecg_beats") == shipped()["ecg_beats"]
+    assert find_model() == find_model("ecg-rhythm") == find_model("ecg_rhythm") == shipped()["ecg_rhythm"]
     assert find_model(str(SHIPPED)) == SHIPPED
 
 
@@ -105,15 +105,15 @@ def test_the_parameters_are_those_of_the_initializers(capsys):
 
 def test_the_trained_parameters_of_the_card_are_among_them(capsys):
     results = json.loads((SHIPPED.parent / "results.json").read_text())
-    second_lstm_biases, front_end = 2 * 256, 4 + 4 + 6 + 4
+    second_lstm_biases, front_end = 2 * 256 + 128, 4 + 4 + 6 + 4
     assert facts(capsys)["parameters"] == results["parameters"] + second_lstm_biases + front_end
 
 
 def test_the_multiply_adds_of_the_shipped_model_are_those_counted_by_hand(capsys):
     convolutions = 2 * (9 * 24) + 8 * 24 * 40 + 3 * 40 * 48
-    recurrent = 4 * 64 * (48 + 64) + 4 * 64 * (64 + 64)
+    recurrent = 4 * 64 * (48 + 64) + 4 * 64 * (64 + 64) + 4 * 32 * (64 + 32)
     front_end = 6 * (1 + 1) + 6 + (1 + 1)
-    step = convolutions + recurrent + 64 * 5 + front_end
+    step = convolutions + recurrent + 64 * 5 + 32 * 4 + front_end
     assert facts(capsys)["multiply_adds"] == {"per_step": step, "per_s": step * 20, "uncounted": {}}
 
 
@@ -166,7 +166,7 @@ def test_a_product_behind_an_unknown_shape_is_named_as_not_counted(tmp_path):
 
 
 def test_the_delay_from_a_source_has_the_resampler_in_it(capsys):
-    own, slower = facts(capsys), facts(capsys, "ecg-beats", "--rate", "360")
+    own, slower = facts(capsys), facts(capsys, "ecg-rhythm", "--rate", "360")
     assert own["resampler"]["delay_ms"] == 0
     assert slower["resampler"] == {"from_hz": 360.0, "to_hz": 120.0, "delay_ms": 83.333, "any_rate": False}
     for o in slower["outputs"]:
@@ -183,7 +183,7 @@ def test_the_page_fits_into_80_columns_and_says_the_same(capsys):
     lines = page(capsys, "--rate", "360")
     assert max(len(line) for line in lines if "/" not in line) <= 80
     text = "\n".join(lines)
-    for word in ("ecg-beats 0.1.0", "MLII (mV) at 120 Hz", "1,952 bytes", "4.1", "83.333 ms late", "Apache-2.0"):
+    for word in ("ecg-rhythm 0.1.0", "MLII (mV) at 120 Hz", "2,208 bytes", "3.75", "83.333 ms late", "Apache-2.0"):
         assert word in text
 
 

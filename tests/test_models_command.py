@@ -259,7 +259,7 @@ def test_the_service_keeps_its_models_where_systemd_says(monkeypatch: pytest.Mon
 
 def test_without_a_name_it_is_the_shipped_model() -> None:
     found = ServingModel(None)
-    assert (found.standing, found.engine.contract.name, found.notice) == ("shipped", "ecg-beats", "")
+    assert (found.standing, found.engine.contract.name, found.notice) == ("shipped", "ecg-rhythm", "")
 
 
 def test_a_path_goes_through_the_gate(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_with_nothing_before_it_a_failing_model_stays_and_that_is_said(tmp_path:
 
 def test_the_shipped_model_stands_in_for_one_of_its_name(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "store")
-    other = onnx.load_model_from_string(find_model().read_bytes())
+    other = onnx.load_model_from_string(find_model("ecg-beats").read_bytes())
     other.producer_name = "somebody else"
     store.install("ecg-beats", other.SerializeToString(), "0.1.0", "unsigned")
     asked = options(store)

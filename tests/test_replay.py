@@ -87,7 +87,7 @@ def test_what_it_writes_is_what_it_found_and_others_can_read_it(tmp_path: Path) 
     *notes, maker = [(at, note.rstrip("\0")) for at, symbol, note in marks if symbol == '"']
     assert notes == [(a.phase.at, alarm_note(a.phase)) for a in result.alerts]
     delays = f"delay_s {result.delay_s:.3f} silence_s {result.silence_s:.3f}"
-    assert maker == (result.last, f"by ecg-beats 0.1.0 sha256:{result.model.sha256} {delays}")
+    assert maker == (result.last, f"by ecg-rhythm 0.1.0 sha256:{result.model.sha256} {delays}")
     assert Counter(alarms.symbol)["="] == pytest.approx(60, abs=2), "a heart rate every 5 s"
     assert (tmp_path / "out" / "alerts.jsonl").read_bytes() == b"".join(a.body_json() + b"\n" for a in result.alerts)
     assert said.stdout == (tmp_path / "out" / "alerts.jsonl").read_text()
@@ -327,7 +327,7 @@ def test_a_reference_elsewhere_and_a_page_of_the_score(tmp_path: Path) -> None:
     page = tmp_path / "score.html"
     done(records / "a.hea", "-o", tmp_path / "out", "--score", "--ref", elsewhere, "--report", page)
     assert "not a medical device" in page.read_text()
-    assert "ecg-beats 0.1.0 sha256:" in page.read_text()
+    assert "ecg-rhythm 0.1.0 sha256:" in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_status_tells_how_a_running_daemon_stands(tmp_path: Path) -> None:
             words = holdover("status", config)
             assert words.returncode == 0
             assert max(map(len, words.stdout.splitlines()[:2])) <= 80
-            for text in ("pi, model ecg-beats", "connected", "signal_missing", "last     "):
+            for text in ("pi, model ecg-rhythm", "connected", "signal_missing", "last     "):
                 assert text in words.stdout
             assert daemon.stop() == 0, daemon.talk()
     assert not list(deep.glob("*.sock"))

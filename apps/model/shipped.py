@@ -5,7 +5,7 @@ from pathlib import Path
 
 from holdover.runtime.errors import ModelError
 
-DEFAULT = "ecg_beats"
+DEFAULT = "ecg_rhythm"
 FILE = "model.onnx"
 
 
@@ -14,7 +14,7 @@ def shipped() -> dict[str, Path]:
 
     Examples
     --------
-    >>> "ecg_beats" in shipped()
+    >>> "ecg_rhythm" in shipped()
     True
     """
     place = files("holdover.models")

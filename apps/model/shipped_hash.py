@@ -16,7 +16,7 @@ def is_as_shipped(path: Path) -> bool:
 
     Examples
     --------
-    >>> is_as_shipped(shipped()["ecg_beats"])
+    >>> is_as_shipped(shipped()["ecg_rhythm"])
     True
     """
     if path not in shipped().values():

@@ -1,233 +1,398 @@
-"""Gather what the seeds reached, choose one on validation, and write model.onnx, results.json and CARD.md."""
+"""Gather what the seeds reached and write model.onnx, results.json and CARD.md; without runs, CARD.md anew."""
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from string import Template
 from typing import Any
 
+from scipy.stats import chi2
+
+from holdover.apps.inspect import inspect
+from holdover.evaluate.alarms import PRIORITIES
+from holdover.export.cnn_lstm import CnnLstm
 from holdover.export.contract_io import write_whole
-from holdover.runtime.errors import HoldoverError, SourceError
+from holdover.models.ecg_beats.data import MODEL_HZ
+from holdover.models.ecg_rhythm.asked import ASKED, MAPS, Asked, record_macro, told_high
+from holdover.models.ecg_rhythm.judge import DS2, SVDB, VFDB
+from holdover.runtime.errors import HoldoverError, SourceError, UsageError
 
 HERE = Path(__file__).parent
-FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "AF duration Se, DS2": lambda s: s["ds2"]["af"]["se"],
-    "AF duration +P, DS2": lambda s: s["ds2"]["af"]["ppv"],
-    "AF duration +P, DS2, flutter aside": lambda s: s["ds2"]["af_flutter_aside"]["ppv"],
-    "F1 of A, cinc2017": lambda s: 100 * s["cinc2017"]["f1"],
-    "VF by the net, vfdb, Se": lambda s: s["vfdb"]["se_sp"]["net"][0],
-    "VF by the net, vfdb, Sp": lambda s: s["vfdb"]["se_sp"]["net"][1],
-    "VF and VT alarms, vfdb, Se": lambda s: s["vfdb"]["se_sp"]["alarms"][0],
-    "VF and VT alarms, vfdb, Sp": lambda s: s["vfdb"]["se_sp"]["alarms"][1],
+PARTS = ("ds1", "ds2", "svdb", "cinc2017", "vfdb", "stress", "heartless")
+MADE = {
+    "results.json": "train.py (of a seed), or name the runs (of all)",
+    "judged.json": "judge.py",
+    "ablations.json": "ablate.py",
+    "baselines.json": "baselines.py",
 }
-"""What the table of seeds shows, of what `judge.py` found."""
+"""What makes each file."""
+
+Json = Mapping[str, Any]
+Row = Sequence[object]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the three files; 0 if it went well."""
+    """Write the files; 0 if it went well."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "runs", type=Path, nargs="+", help="folders with model.onnx, results.json, judged.json of a seed"
-    )
+    parser.add_argument("runs", type=Path, nargs="*", help="a folder for each seed, that of the shipped one first")
+    parser.add_argument("--families", type=Path, nargs="*", default=[], help="files that families.py wrote")
     parser.add_argument("--out", type=Path, default=HERE, help="where to write (default: beside this file)")
     options = parser.parse_args(arguments)
     try:
-        write(options.runs, options.out)
+        if options.families and not options.runs:
+            raise UsageError("--families without runs; name the runs as well, that of the shipped seed first")
+        results = gathered(options.runs, options.families) if options.runs else _read(options.out / "results.json")
+        text = card(results, _read(HERE / "baselines.json"))
+        if options.runs:
+            _ship(options.runs[0], results, options.out)
+        write_whole(options.out / "CARD.md", text.encode())
     except HoldoverError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyError as error:
+        print(f"error: a run's files, or another's, lack {error}; make them with this version", file=sys.stderr)
+        return SourceError.exit_code
     except OSError as error:
-        print(f"error: {error.filename} cannot be written ({error.strerror}); give another --out", file=sys.stderr)
+        print(f"error: {options.out} cannot be written ({error.strerror}); give another --out", file=sys.stderr)
         return 1
     return 0
 
 
-def write(runs: Sequence[Path], out: Path) -> None:
-    """Choose and write.
+def gathered(runs: Sequence[Path], families: Sequence[Path]) -> dict[str, Any]:
+    """What results.json says: all of the first run, and of the others what is compared.
 
     Raises
     ------
     SourceError
-        A run lacks a file, or one of them is not JSON.
+        A file is missing or no JSON, or judged by halves, or of other weights than the run's.
     """
-    found = {run: _read(run / "results.json") | {"judged": _read(run / "judged.json")} for run in runs}
-    best = max(found, key=lambda run: validation_score(found[run]["validation"]))
-    results = found[best] | {"seeds": {str(r["seed"]): _summary(r) for r in found.values()}}
-    results["ablations"] = _read(best / "ablations.json")
-    write_whole(out / "results.json", (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
-    write_whole(out / "CARD.md", card(results).encode())
-    shutil.copyfile(best / "model.onnx", out / "model.onnx.part")
-    (out / "model.onnx.part").replace(out / "model.onnx")
+    found = [_run(folder) for folder in runs]
+    graph = inspect(str(runs[0] / "model.onnx"))
+    return found[0] | {
+        "seeds": {str(run["seed"]): _summary(run) for run in found},
+        "ablations": _read(runs[0] / "ablations.json"),
+        "families": [_read(path) for path in families],
+        "multiply_adds": graph["multiply_adds"],
+        "states": len(graph["states"]),
+        "recordings": {part: graph["provenance"][part] for part in ("trained_on", "validation_records")},
+    }
 
 
-def validation_score(found: Mapping[str, Any]) -> float:
-    """By which the seed to ship is chosen: the mean of the F1 of A and of Se and Sp of VF; higher is better."""
-    return fmean([100 * found["A f1"], *found["VF se/sp"]])
+def _ship(run: Path, results: Json, out: Path) -> None:
+    write_whole(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_whole(out / "model.onnx", (run / "model.onnx").read_bytes())
 
 
-def card(results: Mapping[str, Any]) -> str:
+def card(results: Json, baselines: Json) -> str:
     """The text of CARD.md."""
+    judged, ablations = results["judged"], results["ablations"]
+    rows = {
+        "outputs": _outputs(results),
+        "asked": _asked(results),
+        "splits": _splits(results["recordings"]),
+        "seeds": _seeds(results["seeds"]),
+        "main": _main(judged),
+        "confusion": _confusion(judged),
+        "records": _records(judged["ds2"]),
+        "svdb": _records(judged["svdb"]),
+        "stress": _stress(judged),
+        "af": _fibrillation(judged),
+        "vf": _ventricular(judged),
+        "cinc": _handheld(judged),
+        "heartless": _heartless(judged),
+        "alarms": _alarms(judged),
+        "false": _false(results["seeds"]),
+        "memory": _validated("memory", {name: ((), each) for name, each in ablations["memory"].items()}),
+        "families": _families(results["families"]),
+        "files": _files(ablations["files"]),
+        "baselines": _baselines(judged, baselines),
+        "looks": _looks(results["seeds"]),
+    }
+    words = {
+        "seed": results["seed"],
+        "floor_uv": f"{1000 * CnnLstm().front_end.floor_mv:g}",
+        "count": len(results["seeds"]),
+        "minutes": round(results["train_seconds"] / 60),
+        "onnxruntime": results["verification"]["onnxruntime"],
+        "chunkings": results["verification"]["chunkings"],
+        "max_error": f"{results['verification']['max_error']:.1e}",
+        "multiply_adds": f"{results['multiply_adds']['per_s'] / 1e6:.1f}",
+        "class_delays": ", ".join(f"{s:.2f} s" for s in ablations["delays"].values()),
+        **{name: f"{results[name]:,}" for name in ("parameters", "file_bytes", "state_floats", "steps")},
+        **{name: results[name] for name in ("torch", "states", "weights")},
+        **{name: ablations["files"]["float"][name] for name in ("step_us", "load_ms")},
+        "processor": ablations["processor"],
+    }
     template = Template((HERE / "CARD.template.md").read_text(encoding="utf-8"))
-    seeds, judged = results["seeds"], results["judged"]
-    return template.substitute(
-        parameters=f"{results['parameters']:,}",
-        file_bytes=f"{results['file_bytes']:,}",
-        state_floats=results["state_floats"],
-        steps=f"{results['steps']:,}",
-        seed=results["seed"],
-        count=len(seeds),
-        minutes=round(results["train_seconds"] / 60),
-        torch=results["torch"],
-        onnxruntime=results["verification"]["onnxruntime"],
-        chunkings=results["verification"]["chunkings"],
-        max_error=f"{results['verification']['max_error']:.1e}",
-        weights=results["weights"][:15],
-        date=judged["date"],
-        outputs=_table(_outputs(results)),
-        seeds=_table(_seeds(seeds)),
-        validation=_table(_validation(seeds)),
-        main=_table(_main(judged)),
-        confusion=_table(_confusion(judged)),
-        records=_table(_records(judged["ds2"])),
-        svdb=_table(_records(judged["svdb"])),
-        stress=_table(_stress(judged)),
-        fibrillation=_table(_fibrillation(judged)),
-        heartless=", ".join(f"{name} {value:g}" for name, value in sorted(judged["heartless"].items())),
-        cinc=", ".join(f"{name} {n}" for name, n in sorted(judged["cinc2017"]["counts"].items())),
-        alarms=_table(_alarms(judged)),
-        ablations=_table(_ablations(results["ablations"])),
-    )
+    return template.substitute(words, **{name: _table(table) for name, table in rows.items()})
 
 
-def _summary(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of every seed."""
-    figures = {name: round(figure(run["judged"]), 4) for name, figure in FIGURES.items()}
-    kept = {k: v for k, v in run["validation"].items() if k != "counts"}
-    return {"weights": run["weights"], "validation": kept, "figures": figures}
+def upper_bound(count: int) -> float:
+    """The 95 % upper bound of a Poisson mean of which `count` events were seen (Garwood, Biometrika 28:437, 1936).
+
+    >>> round(upper_bound(0), 2)
+    3.0
+    """
+    return float(chi2.ppf(0.95, 2 * (count + 1)) / 2)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read ({error}); make it with train.py --out or judge.py -o") from error
-    return found
-
-
-def _table(rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * (lines[0].count("|") - 1), *lines[1:]])
-
-
-def _outputs(results: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "output", "delay", "settles after", "what it is"
-    for name, said in _SAID.items():
-        delay, settle = (results[key][name] / 120 for key in ("delay_samples", "settle_samples"))
-        sooner = [f"{label} {n / 120:.2f} s" for label, n in results["settle_labels"].get(name, {}).items()]
-        yield f"`{name}`", f"{delay:.2f} s", ", ".join([f"{settle:.2f} s", *sooner]), said
-
-
-_SAID = {
+SAID = {
     "beat": "logit: a beat's fiducial point is at this frame",
     "offset": "model samples from the frame's place to the fiducial point",
     "class": "logits of N, S, V; meaningful at frames with a beat",
     "rhythm": "logits of AF (atrial fibrillation or flutter), VF (ventricular, or tachycardia), N (any other)",
     "quality": "logit: the signal is too noisy to judge",
 }
+VALIDATED: dict[str, Callable[[Json], float]] = {
+    "mitdb QRS": lambda v: v["mitdb"]["qrs_f1"],
+    "mitdb V": lambda v: v["mitdb"]["veb_f1"],
+    "mitdb S": lambda v: v["mitdb"]["sveb_f1"],
+    "svdb QRS": lambda v: v["svdb"]["qrs_f1"],
+    "svdb V": lambda v: v["svdb"]["veb_f1"],
+    "svdb S": lambda v: v["svdb"]["sveb_f1"],
+    "AF": lambda v: 100 * v["A f1"],
+    "VF Se": lambda v: v["VF se/sp"][0],
+    "VF Sp": lambda v: v["VF se/sp"][1],
+}
+"""What the tables of the validation records show: F1 in per cent, but for VF."""
 
 
-def _seeds(seeds: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "", "mean", "standard deviation", "least", "most"
-    for name in FIGURES:
-        values = [seed["figures"][name] for seed in seeds.values()]
-        mean = fmean(values)
-        spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
-        yield name, *(f"{v:.2f}" for v in (mean, spread, min(values), max(values)))
+def _run(folder: Path) -> dict[str, Any]:
+    run, judged = _read(folder / "results.json"), _read(folder / "judged.json")
+    if missing := [part for part in PARTS if part not in judged]:
+        raise SourceError(f"{folder}/judged.json lacks {' '.join(missing)}; make it with judge.py without --parts")
+    if judged["weights"] != run["weights"]:
+        raise SourceError(f"{folder}: what was judged has other weights than results.json; judge RUN/model.onnx again")
+    return run | {"judged": judged}
 
 
-def _validation(seeds: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "seed", "F1 of A, cinc2017", "VF Se / Sp, vfdb", "score"
-    for name, seed in sorted(seeds.items()):
-        v = seed["validation"]
-        vf = " / ".join(f"{x:.1f}" for x in v["VF se/sp"])
-        yield name, f"{100 * v['A f1']:.1f}", vf, f"{validation_score(v):.2f}"
+def _summary(run: Json) -> dict[str, Any]:
+    judged = run["judged"]
+    return {
+        "weights": run["weights"],
+        "date": judged["date"],
+        "validation": {k: v for k, v in run["validation"].items() if k != "counts"},
+        "asked": {asked.name: [round(v, 2) for v in asked.found(judged)] for asked in ASKED},
+        "false high": {name: sum(values) for name, values in told_high(judged).items()},
+    }
 
 
-def _main(judged: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "DS2 (first 5 minutes unscored)", "Se", "+P", "F1", "95 % over records"
-    for of, maps in (("bxb", "escape beats are S"), ("de Chazal", "escape beats are N")):
-        figures = judged["ds2"]["maps"][of]["figures"]
-        for letter, name in (("Q", "QRS"), ("V", "VEB"), ("S", "SVEB")):
-            se, pp, f1 = (figures[f"{letter} {what}"] for what in ("Se", "+P", "F1"))
-            low, high = f1["interval"]
-            yield f"{name} ({maps})", se["gross"], pp["gross"], f1["gross"], f"F1 {low} to {high}"
-    yield "SVEB without 232 (escape beats are N)", "", "", f"{_without(judged, 'ds2', '232'):.2f}", ""
-    if "ds1" in judged:
-        se, pp = (_pooled(judged, f"Q {what}") for what in ("Se", "+P"))
-        yield "QRS, 44 records", f"{se:.2f}", f"{pp:.2f}", f"{2 * se * pp / (se + pp):.2f}", ""
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(
+            f"{path} cannot be read ({reason}); make it with {MADE.get(path.name, 'families.py')}"
+        ) from error
+    return found
 
 
-def _confusion(judged: Mapping[str, Any]) -> Iterable[Sequence[object]]:
+def _table(rows: Iterable[Row]) -> str:
+    lines = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * (lines[0].count("|") - 1), *lines[1:]])
+
+
+def _pair(values: Iterable[float]) -> str:
+    return " / ".join(f"{v:.2f}" for v in values)
+
+
+def _outputs(results: Json) -> Iterable[Row]:
+    yield "output", "delay", "settles after", "what it is"
+    for name, said in SAID.items():
+        delay, settle = (results[key][name] / MODEL_HZ for key in ("delay_samples", "settle_samples"))
+        sooner = [f"{label} {n / MODEL_HZ:.2f} s" for label, n in results["settle_labels"].get(name, {}).items()]
+        yield f"`{name}`", f"{delay:.2f} s", ", ".join([f"{settle:.2f} s", *sooner]), said
+
+
+def _asked(results: Json) -> Iterable[Row]:
+    yield "asked", "floor", "target", "shipped", "mean", "spread", "worst", "reached"
+    shipped = results["seeds"][str(results["seed"])]
+    for asked in ASKED:
+        seeds = list(zip(*(seed["asked"][asked.name] for seed in results["seeds"].values()), strict=True))
+        mean, worst = [fmean(v) for v in seeds], [max(v) if asked.lower else min(v) for v in seeds]
+        spread = [stdev(v) if len(v) > 1 else 0.0 for v in seeds]
+        asked_for = (" / ".join("-" if v == inf else f"{v:g}" for v in each) for each in (asked.floor, asked.target))
+        found = (_pair(v) for v in (shipped["asked"][asked.name], mean, spread, worst))
+        yield asked.name, *asked_for, *found, reached(asked, mean, worst)
+    small = results["ablations"]["files"].get("int8", results["ablations"]["files"]["float"])["file_bytes"]
+    for name, floor, target, value in (
+        ("parameters", 100_000, 60_000, results["parameters"]),
+        ("small file, bytes", 130_000, 100_000, small),
+    ):
+        asked = Asked(name, (floor,), (target,), lambda _: (), lower=True)
+        yield name, f"{floor:,}", f"{target:,}", f"{value:,}", "", "", "", reached(asked, [value], [value])
+
+
+def _splits(recordings: Json) -> Iterable[Row]:
+    yield "", "recordings"
+    yield from (("trains", each) for each in recordings["trained_on"])
+    for source, names in recordings["validation_records"].items():
+        yield "validates", f"{source} {' '.join(names)}"
+    yield "validates", "cinc2017, numbers that end in 5"
+    for source, names in (("mitdb DS2:", DS2), ("svdb", SVDB), ("vfdb", VFDB)):
+        yield "judges", f"{source} {' '.join(names)}"
+    yield "judges", "cinc2017, numbers that end in 0; nstdb em"
+
+
+def reached(asked: Asked, mean: Sequence[float], worst: Sequence[float]) -> str:
+    """Target if the mean is there and the worst seed at the floor, floor if the worst seed is, else no."""
+
+    def holds(values: Sequence[float], limits: Sequence[float]) -> bool:
+        return all(v <= x if asked.lower else v >= x for v, x in zip(values, limits, strict=True))
+
+    if not holds(worst, asked.floor):
+        return "no"
+    return "target" if holds(mean, asked.target) else "floor"
+
+
+def _validation_cells(found: Json) -> list[str]:
+    return [f"{of(found):.1f}" for of in VALIDATED.values()]
+
+
+def validation_score(found: Json) -> float:
+    """The mean of the figures of `VALIDATED`, by which the seed to ship is chosen; higher is better."""
+    return fmean(of(found) for of in VALIDATED.values())
+
+
+def _validated(title: str, rows: Mapping[str, tuple[Sequence[object], Json]], *more: str) -> Iterable[Row]:
+    yield title, *more, *VALIDATED
+    for name, (cells, found) in rows.items():
+        yield name, *cells, *_validation_cells(found)
+
+
+def _seeds(seeds: Json) -> Iterable[Row]:
+    rows = {
+        name: ((s["weights"][7:15], f"{validation_score(s['validation']):.2f}"), s["validation"])
+        for name, s in sorted(seeds.items())
+    }
+    return _validated("seed", rows, "weights", "score")
+
+
+def _families(families: Sequence[Json]) -> Iterable[Row]:
+    rows = {f["family"]: ((f["width"], f"{f['parameters']:,}", f"{f['steps']:,}"), f["validation"]) for f in families}
+    return _validated("family", rows, "width", "parameters", "steps")
+
+
+def _files(files: Json) -> Iterable[Row]:
+    rows = {
+        name: ((f"{f['file_bytes']:,}", f["load_ms"], f["step_us"], f.get("same labels", "")), f)
+        for name, f in files.items()
+    }
+    return _validated("file", rows, "bytes", "load, ms", "step, us", "same labels, %")
+
+
+def _main(judged: Json) -> Iterable[Row]:
+    yield "", "Se, +P, F1 gross", "average", "95 % of gross"
+    for part, name in (("ds2", "DS2"), ("svdb", "svdb")):
+        for letter, words in (("Q", "QRS, 150 ms"), ("V", "VEB")):
+            yield f"{name} {words}", *_cells(judged[part]["maps"]["de Chazal"]["figures"], letter)
+        yield f"{name} QRS, 50 ms", *_cells(judged[part]["qrs_50_ms"], "Q")
+        for words, code in MAPS.items():
+            yield f"{name} SVEB, {words}", *_cells(judged[part]["maps"][code]["figures"], "S")
+    for words, code in MAPS.items():
+        yield f"DS2 SVEB without 232, {words}", *_cells(judged["ds2"]["maps"][code]["figures without 232"], "S")
+        yield f"DS2 SVEB record-macro F1, {words}", "", f"{record_macro(judged['ds2'], code):.2f}", ""
+
+
+def _cells(figures: Json, letter: str) -> Iterable[str]:
+    found = [figures[f"{letter} {rate}"] for rate in ("Se", "+P", "F1")]
+    for of in ("gross", "average"):
+        yield " / ".join("-" if f[of] is None else f"{f[of]:.2f}" for f in found)
+    yield ", ".join("-" if f["interval"] is None else "{:.2f} to {:.2f}".format(*f["interval"]) for f in found)
+
+
+def _confusion(judged: Json) -> Iterable[Row]:
     table = judged["ds2"]["maps"]["de Chazal"]["confusion"]
     yield "reference, called", *table["labels"]
     for label, row in zip(table["labels"], table["reference by test"], strict=True):
         yield label, *row
 
 
-def _records(part: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "record", "beats", "QRS Se / +P", "V", "V Se / +P", "S", "S Se / +P"
+def _records(part: Json) -> Iterable[Row]:
+    yield "record", "beats", "QRS Se / +P", "V", "V Se / +P", "S", "S Se / +P", "RR error, ms"
     for name, row in sorted(part["maps"]["de Chazal"]["records"].items()):
-        cells = [f"{_percent(row[f'{k} Se'])} / {_percent(row[f'{k} +P'])}" for k in "QVS"]
-        yield name, row["Q Se"]["whole"], cells[0], row["V Se"]["whole"], cells[1], row["S Se"]["whole"], cells[2]
+        cells = {k: f"{_percent(row[f'{k} Se'])} / {_percent(row[f'{k} +P'])}" for k in "QVS"}
+        counted = (cell for k in "QVS" for cell in (row[f"{k} Se"]["whole"], cells[k]))
+        yield name, *counted, part["rr_error_ms"][name]
 
 
-def _stress(judged: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "signal to noise, dB", "QRS Se", "QRS +P", "VEB F1"
-    for db, row in sorted(judged["stress"].items(), key=lambda item: -int(item[0])):
-        yield db, row["Q Se"], row["Q +P"], row["V F1"]
-
-
-def _fibrillation(judged: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "record", "annotated", "of that found", "told", "of that true"
-    for name, (found, wanted, true, told) in sorted(judged["ds2"]["af"]["records"].items()):
-        if wanted or told:
-            yield name, *(f"{v:.0f}" for v in (wanted, found, told, true))
-
-
-def _alarms(judged: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "alarm (DS2, by the rules on the reference's beats)", "priority", "should be", "Se", "+P", "false in 24 h"
-    for label, row in judged["ds2"]["alarms"]["against"]["rules"]["labels"].items():
-        yield f"`{label}`", row["priority"], row["reference"], row["Se"], row["+P"], row["false in 24 h"]
-
-
-def _ablations(found: Mapping[str, Any]) -> Iterable[Sequence[object]]:
-    yield "validation, F1", "mitdb QRS", "VEB", "SVEB", "svdb QRS", "VEB", "SVEB"
-    for name, row in found.items():
-        yield name, *(f"{row[s][k]:.1f}" for s in ("mitdb", "svdb") for k in ("qrs_f1", "veb_f1", "sveb_f1"))
-
-
-def _percent(cell: Mapping[str, Any]) -> str:
+def _percent(cell: Json) -> str:
     return "-" if cell["percent"] is None else f"{cell['percent']:.2f}"
 
 
-def _pooled(judged: Mapping[str, Any], name: str) -> float:
-    cells = [judged[part]["maps"]["de Chazal"]["figures"][name] for part in ("ds1", "ds2")]
-    return float(100 * sum(c["part"] for c in cells) / sum(c["whole"] for c in cells))
+def _stress(judged: Json) -> Iterable[Row]:
+    yield "signal to noise, dB", "QRS Se", "QRS +P", "VEB F1", "SVEB F1"
+    for db, row in sorted(judged["stress"].items(), key=lambda item: -int(item[0])):
+        yield db, *(row[name] for name in ("Q Se", "Q +P", "V F1", "S F1"))
 
 
-def _f1(rows: Sequence[Mapping[str, Any]], letter: str) -> float:
-    hit = sum(row[f"{letter} Se"]["part"] for row in rows)
-    all_of_them = sum(row[f"{letter} {k}"]["whole"] for row in rows for k in ("Se", "+P"))
-    return float(200 * hit / max(all_of_them, 1))
+def _fibrillation(judged: Json) -> Iterable[Row]:
+    yield "record", "annotated, s", "of that found", "told, s", "of that true"
+    for name, (found, wanted, true, told) in sorted(judged["ds2"]["af"]["records"].items()):
+        if wanted or told:
+            yield name, *(f"{v:.0f}" for v in (wanted, found, told, true))
+    for name, key in (("all, %", "af"), ("flutter aside, %", "af_flutter_aside")):
+        yield name, "", judged["ds2"][key]["se"], "", judged["ds2"][key]["ppv"]
 
 
-def _without(judged: Mapping[str, Any], part: str, record: str) -> float:
-    rows = judged[part]["maps"]["de Chazal"]["records"]
-    return _f1([row for name, row in rows.items() if name != record], "S")
+def _ventricular(judged: Json) -> Iterable[Row]:
+    yield "record, by", "found", "missed", "rightly none", "false"
+    for name, row in sorted(judged["vfdb"]["records"].items()):
+        for who in ("alarms", "net"):
+            yield f"{name}, {who}", *row[who]
+
+
+def _handheld(judged: Json) -> Iterable[Row]:
+    yield "labelled", "called A", "called another"
+    counts = judged["cinc2017"]["counts"]
+    for label in "NAO~":
+        yield label, counts[f"{label}>A"], counts[f"{label}>other"]
+
+
+def _heartless(judged: Json) -> Iterable[Row]:
+    names = sorted(judged["heartless"])
+    return [names, [f"{judged['heartless'][name]:g}" for name in names]]
+
+
+def _alarms(judged: Json) -> Iterable[Row]:
+    yield "alarm", "priority", "should be", "Se", "told", "+P", "false in 24 h", "latency, s: median, 95 %, worst"
+    labels = judged["ds2"]["alarms"]["against"]["rules"]["labels"]
+    for label, row in sorted(labels.items(), key=lambda item: PRIORITIES.index(item[1]["priority"])):
+        late = ", ".join("-" if (v := row["latency_s"][k]) is None else f"{v:g}" for k in ("p50", "p95", "p100"))
+        se, pp = ("-" if row[k] is None else row[k] for k in ("Se", "+P"))
+        yield f"`{label}`", row["priority"], row["reference"], se, row["alarms"], pp, row["false in 24 h"], late
+
+
+def _false(seeds: Json) -> Iterable[Row]:
+    yield "seed", "false", "hours", "in 24 h", "95 % upper bound in 24 h"
+    for name, seed in sorted(seeds.items()):
+        count, hours = (seed["false high"][k] for k in ("alarms", "hours"))
+        rates = (f"{24 * n / hours:.2f}" for n in (count, upper_bound(count)))
+        yield name, count, f"{hours:.2f}", *rates
+
+
+def _baselines(judged: Json, baselines: Json) -> Iterable[Row]:
+    kinds = [("QRS", "Q"), ("VEB", "V"), ("SVEB", "S")]
+    columns = [f"{part} {kind}" for part in ("DS2", "svdb") for kind, _ in kinds]
+    yield "Se / +P / F1", *columns, "DS2 SVEB without 232", "DS2 SVEB record-macro F1"
+    code = "de Chazal"
+    macros = {name: d["ds2"]["maps"][code]["S record-macro F1"] for name, d in baselines["detectors"].items()}
+    macros["this model"] = record_macro(judged["ds2"], code)
+    for name, parts in {"this model": judged, **baselines["detectors"]}.items():
+        maps = {part: parts[part]["maps"][code] for part in ("ds2", "svdb")}
+        cells = [next(iter(_cells(maps[part]["figures"], letter))) for part in maps for _, letter in kinds]
+        yield name, *cells, next(iter(_cells(maps["ds2"]["figures without 232"], "S"))), f"{macros[name]:.2f}"
+
+
+def _looks(seeds: Json) -> Iterable[Row]:
+    yield "date", "seed", "weights"
+    for name, seed in sorted(seeds.items()):
+        yield seed["date"], name, f"`{seed['weights']}`"
 
 
 if __name__ == "__main__":
