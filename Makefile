@@ -24,8 +24,8 @@ check: $(VENV)/.dev   ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: $(VENV)/.train ## train, export and measure the shipped model again (needs HOLDOVER_DATA)
-	$(BIN)/python models/ecg_beats/train.py
+train: $(VENV)/.train ## train, validate and export the model in the box again, into models/ecg_rhythm/run (needs HOLDOVER_DATA)
+	$(BIN)/python -m holdover.models.ecg_rhythm.train
 
 chaos: $(VENV)/.dev   ## a thousand schedules of faults against daemon, broker and subscriber
 	PYTHONPATH=. $(BIN)/python tests/chaos.py --json benchmarks/results/chaos.json

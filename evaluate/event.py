@@ -74,8 +74,8 @@ def alarm_note(phase: Phase) -> str:
 def maker_note(maker: Maker) -> str:
     """Who judged, and how late, as the text of a WFDB note.
 
-    >>> maker_note(Maker("ecg-beats 0.1.0", 0.983, 0.483))
-    'by ecg-beats 0.1.0 delay_s 0.983 silence_s 0.483'
+    >>> maker_note(Maker("ecg-rhythm 0.1.0", 0.983, 0.483))
+    'by ecg-rhythm 0.1.0 delay_s 0.983 silence_s 0.483'
     """
     return f"by {maker.model} delay_s {maker.delay_s:.3f} silence_s {maker.silence_s:.3f}"
 
