@@ -84,9 +84,10 @@ def _whole(command: list[str]) -> tuple[float, float]:
 
 def _recomputed(hours: float, hops: int = 400) -> float:
     """Seconds for the whole recording if each hop recomputed the last 10 s from an empty state."""
+    from holdover.apps.model.shipped import find_model
     from holdover.runtime.engine import initial_state, load
 
-    engine = load(Path(__file__).parent.parent / "models" / "ecg_beats" / "model.onnx")
+    engine = load(find_model())
     x = np.random.default_rng(0).normal(0, 0.3, (1, 1200, 1)).astype(np.float32)
     state = initial_state(engine.contract)
     began = time.perf_counter()

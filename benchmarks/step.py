@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from machine import RESULTS, stated
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from holdover.apps.model.shipped import find_model
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.contract import KEY, Contract
 from holdover.runtime.engine import Engine, initial_state, load
 from holdover.runtime.stream import Stream
 
-MODEL = Path(__file__).parent.parent / "models" / "ecg_beats" / "model.onnx"
+MODEL = find_model()
 HOPS = (1, 8, 64, 512)
 TURN = 10
 BARE, DICTS, OWN, RESAMPLED, TORCH = (
@@ -124,41 +123,20 @@ def with_torch(z: Array) -> Call | None:
         import torch
     except ImportError:
         return None
-    from holdover.models.ecg_beats.net import Memory, Net
+    from holdover.models.ecg_rhythm.net import COLUMNS, Memory, trained
 
     torch.set_num_threads(1)
-    net = Net().eval()
-    net.load_state_dict({name: torch.from_numpy(value) for name, value in _torch_weights().items()})
+    net, _ = trained(MODEL)
     memory, batch = Memory.zeros(1), torch.from_numpy(z)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not followed
     def call() -> list[Any]:
         nonlocal memory
         y, memory = net(batch, memory)
-        return [y[..., :1].numpy(), y[..., 1:2].numpy(), y[..., 2:].numpy()]
+        return [y[..., columns].numpy() for columns in COLUMNS.values()]
 
     run: Call = call
     return run
-
-
-def _torch_weights() -> dict[str, NDArray[Any]]:
-    """The model file's weights by torch's names; its LSTM has its gates in another order, and one bias."""
-    w = {t.name: numpy_helper.to_array(t) for t in onnx.load(MODEL).graph.initializer}
-
-    def gates(v: NDArray[Any]) -> NDArray[Any]:
-        i, o, f, c = np.split(v, 4)
-        return np.concatenate([i, f, c, o])
-
-    named = {"head.weight": w["head.weight"].T.copy(), "head.bias": w["head.bias"].copy()}
-    for i in range(3):
-        named |= {f"convolutions.{i}.weight": w[f"conv{i}.weight"].T.copy()}
-        named |= {f"convolutions.{i}.bias": w[f"conv{i}.bias"].copy()}
-    for i in range(2):
-        both = np.split(w[f"lstm{i}.bias"][0], 2)
-        named |= {f"lstm.weight_ih_l{i}": gates(w[f"lstm{i}.input"][0])}
-        named |= {f"lstm.weight_hh_l{i}": gates(w[f"lstm{i}.recurrent"][0])}
-        named |= {f"lstm.bias_ih_l{i}": gates(both[0]), f"lstm.bias_hh_l{i}": gates(both[1])}
-    return named
 
 
 def normalised(x: Array) -> Array:
