@@ -1,6 +1,7 @@
 """The recipe of ecg-rhythm: what its streams teach, how it goes on, and what it says when something is missing."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,15 @@ def test_without_data_the_recipe_says_what_to_give(
     assert "HOLDOVER_DATA" in capsys.readouterr().err
     assert train.main(["--data", str(tmp_path), "--out", str(tmp_path / "run")]) == SourceError.exit_code
     assert "118 119" in capsys.readouterr().err
+
+
+def test_a_file_with_another_hash_than_the_databases_is_named(tmp_path: Path) -> None:
+    for name in ("bw.hea", "bw.dat", "ma.hea", "ma.dat"):
+        (tmp_path / name).write_bytes(name.encode())
+    good = hashlib.sha256(b"ma.dat").hexdigest()
+    (tmp_path / "SHA256SUMS.txt").write_text(f"{good} ma.dat\n{good} bw.dat\n{good} other.dat\n")
+    with pytest.raises(SourceError, match=r"SHA256SUMS.txt: bw.dat; delete"):
+        data.noises(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 under pandas 3.1

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,20 @@ def _require(folder: Path, names: Sequence[str], endings: Sequence[str]) -> None
         raise SourceError(
             f"{folder} lacks the records {' '.join(missing)} ({endings_said}); get them with python -c "
             f"\"import wfdb; wfdb.dl_database('{folder.name}', 'DATA/{folder.name}')\" and give --data DATA"
+        )
+    _unchanged(folder, [f"{n}.{e}" for n in names for e in endings])
+
+
+def _unchanged(folder: Path, files: Sequence[str]) -> None:
+    """Raise `SourceError` where a file has another hash than PhysioNet's SHA256SUMS.txt says, if that is there."""
+    sums = folder / "SHA256SUMS.txt"
+    if not sums.is_file():
+        return
+    promised = {name: digest for digest, name in (line.split() for line in sums.read_text().splitlines() if line)}
+    wrong = [f for f in files if f in promised and sha256((folder / f).read_bytes()).hexdigest() != promised[f]]
+    if wrong:
+        raise SourceError(
+            f"{folder} has files that are not those of {sums.name}: {' '.join(wrong)}; delete them and fetch them again"
         )
 
 
