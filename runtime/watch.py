@@ -168,8 +168,9 @@ class Watch:
         if self._beats is None:
             self._known = frames.until
             return
+        heard = self._beats.listens(frames)
         for on_beats in self._rules.values():
-            on_beats.listen(self._beats.listens(frames))
+            on_beats.listen(heard)
         beats, self._known = self._beats.update(frames)
         self._judge(beats)
 

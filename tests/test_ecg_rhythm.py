@@ -202,7 +202,30 @@ def test_without_data_the_recipe_says_what_to_give(
     assert train.main(["--out", str(tmp_path)]) == UsageError.exit_code
     assert "HOLDOVER_DATA" in capsys.readouterr().err
     assert train.main(["--data", str(tmp_path), "--out", str(tmp_path / "run")]) == SourceError.exit_code
-    assert "118 119" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("101 106", "118 119", "829", "422 424", "bw ma", "REFERENCE.csv"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [("--steps", "0"), ("--steps", "-3"), ("--seed", "-1")])
+def test_no_steps_and_no_seed_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, str]
+) -> None:
+    argv = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), *more]
+    assert train.main(argv) == UsageError.exit_code
+    assert " ".join(more) in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 under pandas 3.1
+@pytest.mark.parametrize("ending", ["hea", "dat", "atr"])
+@pytest.mark.parametrize("content", [b"", b"\x01garbage"])
+def test_a_record_whose_file_is_damaged_is_named(tmp_path: Path, ending: str, content: bytes) -> None:
+    x = np.stack([lead(21_600, np.arange(400, 20_000, 300))] * 2, 1).astype(float)
+    wfdb.wrsamp("7", 360, ["mV"] * 2, ["MLII", "V1"], x, fmt=["212"] * 2, write_dir=str(tmp_path))
+    wfdb.wrann("7", "atr", np.arange(400, 20_000, 300), ["N"] * 66, write_dir=str(tmp_path))
+    (tmp_path / f"7.{ending}").write_bytes(content)
+    with pytest.raises(SourceError, match=r"/7: its files are damaged"):
+        data.load_named(tmp_path, ("7",))
 
 
 def test_a_file_with_another_hash_than_the_databases_is_named(tmp_path: Path) -> None:
@@ -296,6 +319,14 @@ def test_a_judge_without_its_recordings_names_them(tmp_path: Path, capsys: pytes
     assert judge.main(argv) == SourceError.exit_code
     assert "840" in capsys.readouterr().err
     assert not (tmp_path / "judged.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "reference", "graver"),
+    [("ventricular_tachycardia", 1, True), ("asystole", 0, False), ("ventricular_run", 3, False)],
+)
+def test_a_reference_is_calm_by_what_it_has_whatever_was_told(label: str, reference: int, graver: bool) -> None:
+    assert judge._graver({label: {"reference": reference, "priority": None}}) is graver
 
 
 def test_noise_is_added_at_the_ratio_that_was_asked_for() -> None:

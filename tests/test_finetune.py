@@ -1,6 +1,9 @@
 """Fine-tuning on a user's own annotated records: what it reads and refuses, what it learns from, what it writes."""
 
+import argparse
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ torch.set_num_threads(1)  # more of them spin, and wait for each other, where th
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb's use of pandas
 
 from holdover.apps.cli import main as holdover  # noqa: E402  # behind what it needs
-from holdover.models.ecg_rhythm import finetune, publish  # noqa: E402
+from holdover.models.ecg_rhythm import before_after, finetune, own_records, publish, tuning  # noqa: E402
 from holdover.models.ecg_rhythm.data import OTHER  # noqa: E402
 from holdover.models.ecg_rhythm.net import SHAPE, Net, trained, weights  # noqa: E402
 
@@ -84,7 +87,7 @@ def mine(tmp_path: Path) -> Path:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the public databases, and with few streams."""
     monkeypatch.delenv("HOLDOVER_DATA", raising=False)
-    monkeypatch.setattr(finetune, "SLOTS", 4)
+    monkeypatch.setattr(tuning, "SLOTS", 4)
 
 
 def run(mine: Path, parent: Path, out: Path, *more: str) -> int:
@@ -93,7 +96,7 @@ def run(mine: Path, parent: Path, out: Path, *more: str) -> int:
 
 def records(folder: Path, parent: Path, **options: Any) -> list[Any]:
     plain = {"records": folder, "lead": "II", "unit": None, "rate": None}
-    return finetune.read(finetune.argparse.Namespace(**plain | options), trained(parent)[1])
+    return own_records.read(argparse.Namespace(**plain | options), trained(parent)[1])
 
 
 def test_a_model_file_gives_back_the_weights_that_it_was_built_of(parent: Path) -> None:
@@ -157,20 +160,20 @@ def test_a_long_pause_between_marks_is_not_asked_for_and_beats_found_there_count
     assert any(low < 50 * 360 < high for low, high in pause.unknown)
     assert not any(low < 50 * 360 < high for low, high in whole.unknown)
     net, _ = trained(parent)
-    found = [finetune.judged(net, [r], 10) for r in (pause, whole)]
+    found = [before_after.judged(net, [r], 10) for r in (pause, whole)]
     assert found[0]["qrs_false"] <= found[1]["qrs_false"]
     assert found[0]["qrs_hit"] < found[1]["qrs_hit"]
 
 
 def test_a_short_record_is_repeated_and_the_seam_is_not_asked_for(mine: Path, parent: Path) -> None:
     record = records(mine, parent)[0]
-    long, n = finetune._long(record), record.leads.shape[1]
+    long, n = tuning._long(record), record.leads.shape[1]
     assert long.leads.shape == (1, 2 * n)
     assert np.array_equal(long.at, [*record.at, *(record.at + n)])
     assert long.kind[: len(record.kind)].tolist() == record.kind.tolist()
     assert long.kind[len(record.kind)] == OTHER
     assert any((low <= n) & (n < high) for low, high in long.unknown)
-    assert finetune._long(long) is long
+    assert tuning._long(long) is long
 
 
 @pytest.mark.parametrize("symbols", [["N"] * 90, None])
@@ -179,7 +182,7 @@ def test_streams_of_records_without_early_beats_are_drawn_and_repeat(
 ) -> None:
     write(tmp_path, "p1", **({"symbols": symbols} if symbols else {}))
     made = records(tmp_path, parent)
-    a, b = (finetune.OwnStreams(made, [], 3, np.random.default_rng(5)) for _ in range(2))
+    a, b = (tuning.OwnStreams(made, [], 3, np.random.default_rng(5)) for _ in range(2))
     for _ in range(8):
         (z, targets, alive), (again, _, _) = a.step(), b.step()
         assert z.shape == (3, 1200)
@@ -193,27 +196,27 @@ def test_streams_of_records_without_early_beats_are_drawn_and_repeat(
 def test_other_streams_take_the_slots_that_come_after(mine: Path, parent: Path) -> None:
     made = records(mine, parent)
     rng = np.random.default_rng(0)
-    others = finetune.OwnStreams(made, [], 2, rng)
-    z, targets, alive = finetune.OwnStreams(made, [], 3, rng, others).step()
+    others = tuning.OwnStreams(made, [], 2, rng)
+    z, targets, alive = tuning.OwnStreams(made, [], 3, rng, others).step()
     assert z.shape == (5, 1200)
     assert len(targets.kind) == len(alive) == 5
 
 
 def test_every_fifth_record_is_held_out_or_those_named(mine: Path, parent: Path) -> None:
     three = records(mine, parent)
-    names = [[r.name for r in part] for part in finetune.split(three, None)]
+    names = [[r.name for r in part] for part in own_records.split(three, None)]
     assert names == [["p1", "p2"], ["p3"]]
     ten = three * 3 + three[:1]
-    ten = [finetune.replace(r, name=str(i)) for i, r in enumerate(ten)]
-    assert [r.name for r in finetune.split(ten, None)[1]] == ["4", "9"]
-    assert [r.name for r in finetune.split(three, ["p1"])[1]] == ["p1"]
+    ten = [replace(r, name=str(i)) for i, r in enumerate(ten)]
+    assert [r.name for r in own_records.split(ten, None)[1]] == ["4", "9"]
+    assert [r.name for r in own_records.split(three, ["p1"])[1]] == ["p1"]
     for records_, validation, said in (
         (three[:1], None, "there is 1 record; two or more"),
         (three, ["p9"], "p9: no such record; there are p1 p2 p3"),
         (three, ["p1", "p2", "p3"], "leave some to learn from"),
     ):
         with pytest.raises(UsageError, match=said):
-            finetune.split(records_, validation)
+            own_records.split(records_, validation)
 
 
 def test_all_records_that_cannot_be_learned_from_are_named_at_once(tmp_path: Path, parent: Path) -> None:
@@ -277,11 +280,11 @@ def test_what_is_written_serves_and_says_where_it_comes_from(mine: Path, parent:
 def test_steps_lower_the_loss_of_what_is_taught_and_leave_the_parent(
     mine: Path, parent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "RATE", 3e-3)
-    monkeypatch.setattr(finetune, "EVERY_PRINT", 15)
+    monkeypatch.setattr(tuning, "RATE", 3e-3)
+    monkeypatch.setattr(tuning, "EVERY_PRINT", 15)
     net, _ = trained(parent)
     before = {name: p.clone() for name, p in net.named_parameters()}
-    finetune.tuned(net, records(mine, parent), finetune.Public(), 45, 0)
+    tuning.tuned(net, records(mine, parent), tuning.Public(), 45, 0)
     losses = [float(line.split("class ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert losses[-1] < 0.7 * losses[0]
     assert all((p == before[name]).all() for name, p in net.named_parameters())
@@ -292,15 +295,15 @@ def test_the_parent_teaches_what_the_annotations_do_not_say() -> None:
     known[..., 1], known[..., 5] = 3.0, 2.0
     nothing = {"rhythm": torch.full((1, 4), -1), "offset_weight": torch.zeros(1, 4), "beat": torch.ones(1, 4)}
     all_said = {"rhythm": torch.zeros(1, 4), "offset_weight": torch.ones(1, 4), "beat": torch.ones(1, 4)}
-    apart = [float(finetune._forgotten(each, known, nothing)) for each in (y, known)]
+    apart = [float(tuning._forgotten(each, known, nothing)) for each in (y, known)]
     assert apart[0] > apart[1] + 0.05
-    assert float(finetune._forgotten(y, known, all_said)) == 0
+    assert float(tuning._forgotten(y, known, all_said)) == 0
 
 
 def test_a_model_that_got_worse_is_not_written(mine: Path, parent: Path, tmp_path: Path,
                                                capsys: pytest.CaptureFixture[str],
                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(finetune, "RATE", 1.0)
+    monkeypatch.setattr(tuning, "RATE", 1.0)
     assert run(mine, parent, tmp_path / "out", "--steps", "2") == HoldoverError.exit_code
     said = capsys.readouterr()
     assert "the held-out records got worse" in said.err
@@ -314,7 +317,7 @@ def test_stopped_by_the_user_it_writes_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune.Tuning, "_follow", stop)
+    monkeypatch.setattr(tuning.Tuning, "_follow", stop)
     assert run(mine, parent, tmp_path / "out", "--steps", "3") == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
@@ -324,6 +327,7 @@ def test_stopped_by_the_user_it_writes_nothing(
     ("more", "said"),
     [
         (("--steps", "0"), "--steps 0 teaches nothing"),
+        (("--seed", "-1"), "--seed -1: expected 0 or more"),
         (("--data", "nowhere"), "no data folder (nowhere)"),
         (("--lead", "V9"), "no lead 'V9'"),
         (("--validation", "p7"), "p7: no such record"),
@@ -353,8 +357,16 @@ def test_the_model_that_is_taught_and_a_file_are_never_replaced(
 def test_a_class_that_nobody_has_has_no_share() -> None:
     counts = {f"{key}_{what}": 0 for key in ("qrs", "V", "S") for what in ("hit", "miss", "false")}
     before = counts | {"qrs_hit": 99, "qrs_miss": 1, "S_false": 2}
-    lines = finetune.table("held out", before, before | {"S_false": 0})
+    lines = before_after.table("held out", before, before | {"S_false": 0})
     assert lines[1].split() == ["QRS", "100", "99.00", "100.00", "99.00", "100.00"]
     assert lines[2].split() == ["V", "0", "-", "-", "-", "-"]
     assert lines[3].split() == ["S", "0", "-", "0.00", "-", "-"]
     assert lines[4].split() == ["mistakes", "3", "1"]
+
+
+def test_without_torch_it_is_said_what_to_install(
+    mine: Path, parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(mine, parent, tmp_path / "out") == UsageError.exit_code
+    assert "torch is not installed; fine-tuning needs pip install 'holdover[train]'" in capsys.readouterr().err

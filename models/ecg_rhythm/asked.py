@@ -91,7 +91,11 @@ ASKED = [
         lower=True,
     ),
     Asked(
-        "false high-priority alarms, in all", (inf,), (0,), lambda j: (float(sum(told_high(j)["alarms"])),), lower=True
+        "false high-priority alarms, records without any",
+        (inf,),
+        (0,),
+        lambda j: (float(sum(told_high(j)["alarms"])),),
+        lower=True,
     ),
 ]
 """Se and +P in per cent unless another thing is said."""

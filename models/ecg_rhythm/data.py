@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from holdover.runtime.errors import SourceError
 RHYTHMS = ("N", "AF", "VF")
 """Any other rhythm; atrial fibrillation or flutter; ventricular fibrillation, flutter or tachycardia."""
 UNKNOWN = -1
+NOISES = ("bw", "ma")
+"""Of the noise stress test database; `em` never trains."""
+_END = bytes(2)
+"""Of every annotation file in MIT format (WFDB manual, annot(5))."""
+_SIGNAL, _ANNOTATED = ("hea", "dat"), ("hea", "dat", "atr")
 
 
 def numbers(*parts: int | tuple[int, int]) -> tuple[str, ...]:
@@ -98,9 +104,27 @@ def load(folder: Path, part: str) -> list[Record]:
     return found + _handheld(folder / "cinc2017", _PARTS[part])
 
 
+def require(folder: Path) -> None:
+    """Raise `SourceError` that names every record that training or validation lacks, of all databases."""
+    wanted: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+        source: ([*parts["train"], *parts["validation"]], _ANNOTATED) for source, parts in SPLITS.items()
+    }
+    wanted["nstdb"] = ([*NOISES], _SIGNAL)
+    checks: list[Callable[[], object]] = [partial(_require, folder / source, *of) for source, of in wanted.items()]
+    checks.append(partial(_labels, folder / "cinc2017"))
+    said = []
+    for check in checks:
+        try:
+            check()
+        except SourceError as error:
+            said.append(str(error))
+    if said:
+        raise SourceError("\n".join(said))
+
+
 def load_named(folder: Path, names: Sequence[str]) -> list[Record]:
     """Read records of the database that the folder is called after; raises as `load`."""
-    _require(folder, names, ("hea", "dat", "atr"))
+    _require(folder, names, _ANNOTATED)
     return [_record(folder / name) for name in names]
 
 
@@ -122,8 +146,8 @@ def noises(folder: Path) -> list[NDArray[np.float32]]:
     SourceError
         The folder or a record is not there.
     """
-    _require(folder, ("bw", "ma"), ("hea", "dat"))
-    leads = [lead[:: RATE_HZ // MODEL_HZ] for n in ("bw", "ma") for lead in _leads(folder / n)[0]]
+    _require(folder, NOISES, _SIGNAL)
+    leads = [lead[:: RATE_HZ // MODEL_HZ] for n in NOISES for lead in _leads(folder / n)[0]]
     return [np.asarray((x - x.mean()) / x.std(), np.float32) for x in leads]
 
 
@@ -166,6 +190,8 @@ def _unchanged(folder: Path, files: Sequence[str]) -> None:
 def _record(path: Path) -> Record:
     leads, names, rate_hz = _leads(path)
     order = [names.index("MLII"), 1 - names.index("MLII")] if "MLII" in names else [0, 1]
+    if not Path(f"{path}.atr").read_bytes().endswith(_END):
+        raise SourceError(f"{path}: its files are damaged (.atr is cut off); fetch them anew")
     marks = marks_of(path, rate_hz)
     beats = [(s, CLASS[m]) for s, m, _ in marks if m in CLASS]
     at, kind = (np.array(v, np.int64) for v in (zip(*beats, strict=True) if beats else ((), ())))
@@ -178,15 +204,19 @@ def _record(path: Path) -> Record:
     return Record(path.name, source, x, at, kind, rhythms(said), unknown, spans(noise, 2), spans(tachycardia, 2))
 
 
-def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
+def _labels(folder: Path) -> list[list[str]]:
+    """Name and label of each recording of the challenge's training set."""
     table = folder / "REFERENCE.csv"
     if not table.is_file():
         raise SourceError(
             f"{folder} lacks REFERENCE.csv; get the training set of the PhysioNet/CinC Challenge 2017 "
             "(https://physionet.org/content/challenge-2017) there and give --data DATA, the folder above it"
         )
-    rows = [line.split(",") for line in table.read_text().split()]
-    rows = [row for row in rows if wanted(row[0]) and (folder / f"{row[0]}.hea").is_file()]
+    return [line.split(",") for line in table.read_text().split()]
+
+
+def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
+    rows = [row for row in _labels(folder) if wanted(row[0]) and (folder / f"{row[0]}.hea").is_file()]
     if not rows:
         raise SourceError(f"{folder} has none of the recordings that REFERENCE.csv names; unpack them beside it")
     _require(folder, [name for name, _ in rows], ("hea", "mat"))
@@ -207,7 +237,7 @@ def marks_of(path: Path, rate_hz: float) -> list[tuple[int, str, str]]:
     """Annotations: sample at 360 Hz, symbol, what is said."""
     import wfdb
 
-    found = wfdb.rdann(str(path), "atr")
+    found = _undamaged(wfdb.rdann, path, "atr")
     places = np.rint(found.sample * (RATE_HZ / rate_hz)).astype(int)
     words = [aux.strip("\x00") for aux in found.aux_note]
     return list(zip(places.tolist(), found.symbol, words, strict=True))
@@ -246,11 +276,20 @@ def early_by(x: NDArray[np.float32], at: NDArray[np.int64]) -> int:
     return int(np.median(around.argmax(1) - near)) if len(at) else 0
 
 
+def _undamaged(read: Callable[..., Any], path: Path, *more: str) -> Any:
+    """What `read` makes of a record; raises `SourceError` if its files are damaged."""
+    try:
+        return read(str(path), *more)
+    except Exception as error:  # whatever wfdb meets in a damaged file
+        kind = type(error).__name__
+        raise SourceError(f"{path}: its files are damaged ({kind}: {error}); fetch them anew") from error
+
+
 def _leads(path: Path) -> tuple[NDArray[np.float32], list[str], float]:
     """All leads at 360 Hz, low-passed by the filter of `scipy.signal.resample_poly(x, 1, 3)`, in place."""
     import wfdb
 
-    record = wfdb.rdrecord(str(path))
+    record = _undamaged(wfdb.rdrecord, path)
     x: NDArray[Any] = np.nan_to_num(record.p_signal.T)
     ratio = RATE_HZ / Fraction(record.fs).limit_denominator(1000)
     if ratio != 1:

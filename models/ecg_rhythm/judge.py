@@ -1,4 +1,4 @@
-"""Judge a model file on recordings that nothing was trained or chosen on, through the shipped commands.
+"""Judge a model file on the recordings that are kept for it, and on DS1, through the shipped commands.
 
 Each run of this is a look at data that must stay unseen: log it in the card.
 """
@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +26,7 @@ from holdover.export.contract_io import write_whole
 from holdover.models.ecg_beats.data import MODEL_HZ
 from holdover.models.ecg_rhythm.data import RHYTHM, SPLITS, UNKNOWN, numbers
 from holdover.runtime.chunk import Chunk
+from holdover.runtime.detect.conditions import CONDITIONS
 from holdover.runtime.engine import Engine, load
 from holdover.runtime.errors import HoldoverError, SourceError
 from holdover.runtime.stream import Stream
@@ -116,9 +117,14 @@ def calm(source: Path, names: Sequence[str], out: Path) -> dict[str, Any]:
     hours = 0.0
     for name in names:
         against = json.loads(printed("score", out / name, "--ref", source, "--json"))["alarms"]["against"]
-        if not any(kind["priorities"].get("high", {"reference": 0})["reference"] for kind in against.values()):
+        if not any(_graver(kind["labels"]) for kind in against.values()):
             records[name], hours = _grave(out / name), hours + against["rules"]["hours"]
     return {"records": records, "alarms": sum(map(len, records.values())), "hours": round(hours, 3)}
+
+
+def _graver(labels: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the reference has what a high-priority alarm is for, told or not."""
+    return any(row["reference"] and CONDITIONS[label].priority == "high" for label, row in labels.items())
 
 
 def _grave(path: Path) -> list[str]:

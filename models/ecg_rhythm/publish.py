@@ -68,10 +68,10 @@ def publish(net: Net, records: Sequence[Record], facts: Mapping[str, Any], folde
     contract_io.attach(model, document)
     document |= _proof(model, net, records, document)
     contract = contract_io.attach(model, document)
-    size = contract_io.save(model, folder / "model.onnx")
-    results = _results(net, facts, size, contract.document)
-    contract_io.write_whole(folder / "results.json", (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
-    print(json.dumps(results, indent=1, sort_keys=True))
+    file = model.SerializeToString(deterministic=True)
+    text = json.dumps(_results(net, facts, len(file), contract.document), indent=1, sort_keys=True) + "\n"
+    contract_io.write_together([(folder / "model.onnx", file), (folder / "results.json", text.encode())])
+    print(text, end="")
 
 
 def _document(states: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> dict[str, Any]:

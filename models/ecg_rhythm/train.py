@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from holdover.export.contract_io import write_whole
-from holdover.models.ecg_rhythm.data import Record, load, noises
+from holdover.models.ecg_rhythm.data import Record, load, noises, require
 from holdover.models.ecg_rhythm.net import COLUMNS, DELAYS, HOP, Memory, Net
 from holdover.models.ecg_rhythm.publish import publish
 from holdover.models.ecg_rhythm.score import summary, validate
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}; make room or name other places, and go on with --resume", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"stopped; --resume goes on from the last checkpoint (one each {EVERY_CHECK:,} steps)", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -59,9 +62,11 @@ def run(options: argparse.Namespace) -> None:
     Raises
     ------
     HoldoverError
-        No data, or a record or checkpoint that is missing.
+        No data, a record or checkpoint that is missing or damaged, or no steps.
     """
+    check(options.steps, options.seed)
     folder = data_folder(options.data)
+    require(folder)
     options.out.mkdir(parents=True, exist_ok=True)
     options.checkpoint = options.checkpoint or options.out / "train.ckpt"
     validation, records, noise = load(folder, "validation"), load(folder, "train"), noises(folder / "nstdb")
@@ -70,6 +75,14 @@ def run(options: argparse.Namespace) -> None:
     found = validate(training.average, validation, noise)
     facts = {"steps": options.steps, "seed": options.seed, "train_seconds": round(seconds), "validation": found}
     publish(training.average, [r for r in (*records, *validation) if r.source == "mitdb"], facts, options.out)
+
+
+def check(steps: int, seed: int) -> None:
+    """Raise `UsageError` where there are no steps to take, or the seed is none."""
+    if steps < 1:
+        raise UsageError(f"--steps {steps} teaches nothing; give 1 or more")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: expected 0 or more")
 
 
 def data_folder(given: str | None) -> Path:
