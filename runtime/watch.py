@@ -1,11 +1,12 @@
 """The loop of one stream, the same in the daemon, in replay and in the tests."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from holdover.runtime.alert import Alert, ModelId, Phase, Scene, iso_time
 from holdover.runtime.annotation import Annotation
@@ -18,7 +19,7 @@ from holdover.runtime.detect.limits import Limits
 from holdover.runtime.detect.rule import FAMILIES, RULES, SIGNAL_RULES, Rule, SignalRule
 from holdover.runtime.engine import Engine
 from holdover.runtime.errors import ContractError
-from holdover.runtime.quality import Lost, Quality, Usable
+from holdover.runtime.quality import Lost, Piece, Quality, Usable
 from holdover.runtime.snapshot import Memory
 from holdover.runtime.stream import Stream
 from holdover.runtime.wall_clock import WallClock
@@ -139,7 +140,7 @@ class Watch:
         """Take the next chunk, of any number of samples, even none."""
         if self._wall:
             self._wall.push(chunk)
-        for piece in self.quality.push(chunk):
+        for piece in _joined(self.quality.push(chunk)):
             if isinstance(piece, Usable):
                 self._run(piece)
             elif isinstance(piece, Lost):
@@ -249,6 +250,29 @@ class Watch:
 def model_id(engine: Engine) -> ModelId:
     """Which model an engine holds."""
     return ModelId(engine.contract.name, engine.contract.model_version, engine.sha256)
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The same, with stretches that follow one another made one: what is usable is cut where a doubt begins or ends."""
+    kept: list[Usable] = []
+    for piece in pieces:
+        goes_on = kept and isinstance(piece, Usable) and not piece.bridged and piece.chunk.at == kept[-1].chunk.end
+        if kept and not goes_on and isinstance(piece, Usable | Lost):
+            yield _one(kept)
+            kept = []
+        if isinstance(piece, Usable):
+            kept.append(piece)
+        else:
+            yield piece
+    if kept:
+        yield _one(kept)
+
+
+def _one(pieces: Sequence[Usable]) -> Usable:
+    first, *more = pieces
+    if not more:
+        return first
+    return Usable(Chunk(first.chunk.at, np.concatenate([p.chunk.x for p in pieces])), first.bridged)
 
 
 def _detectors(engine: Engine) -> tuple[Beats | None, frozenset[str], AnomalyOptions | None]:
