@@ -228,6 +228,12 @@ def test_a_record_whose_file_is_damaged_is_named(tmp_path: Path, ending: str, co
         data.load_named(tmp_path, ("7",))
 
 
+def test_a_line_of_labels_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "REFERENCE.csv").write_text("A00001,N\nA00002;A\n")
+    with pytest.raises(SourceError, match=r"REFERENCE.csv has the line 'A00002;A'"):
+        data.load_handheld(tmp_path, "12")
+
+
 def test_a_file_with_another_hash_than_the_databases_is_named(tmp_path: Path) -> None:
     for name in ("bw.hea", "bw.dat", "ma.hea", "ma.dat"):
         (tmp_path / name).write_bytes(name.encode())

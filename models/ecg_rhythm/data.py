@@ -18,6 +18,8 @@ from holdover.runtime.errors import SourceError
 RHYTHMS = ("N", "AF", "VF")
 """Any other rhythm; atrial fibrillation or flutter; ventricular fibrillation, flutter or tachycardia."""
 UNKNOWN = -1
+_LABELS = {"N": 0, "A": 1, "O": 0, "~": UNKNOWN}
+"""Of a whole recording (normal, atrial fibrillation, other, noise), and the rhythm it stands for."""
 NOISES = ("bw", "ma")
 """Of the noise stress test database; `em` never trains."""
 _END = bytes(2)
@@ -212,7 +214,12 @@ def _labels(folder: Path) -> list[list[str]]:
             f"{folder} lacks REFERENCE.csv; get the training set of the PhysioNet/CinC Challenge 2017 "
             "(https://physionet.org/content/challenge-2017) there and give --data DATA, the folder above it"
         )
-    return [line.split(",") for line in table.read_text().split()]
+    lines = table.read_text(errors="replace").split()
+    if wrong := [line for line in lines if line.partition(",")[2] not in _LABELS]:
+        raise SourceError(
+            f"{table} has the line {wrong[0]!r}; expected a name, a comma and N, A, O or ~; fetch it anew"
+        )
+    return [line.split(",") for line in lines]
 
 
 def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
@@ -226,7 +233,7 @@ def _handheld(folder: Path, wanted: Callable[[str], bool]) -> list[Record]:
 def _labelled(path: Path, label: str) -> Record:
     leads, _, _ = _leads(path)
     end = leads.shape[1]
-    rhythm = {"N": 0, "A": 1, "O": 0, "~": UNKNOWN}[label]
+    rhythm = _LABELS[label]
     none, all_of_it = np.empty(0, np.int64), [[0, end]]
     bad = spans(all_of_it if label == "~" else [], 2)
     whole = spans([[0, end, rhythm]], 3)
