@@ -214,11 +214,9 @@ def _labels(folder: Path) -> list[list[str]]:
             f"{folder} lacks REFERENCE.csv; get the training set of the PhysioNet/CinC Challenge 2017 "
             "(https://physionet.org/content/challenge-2017) there and give --data DATA, the folder above it"
         )
-    lines = table.read_text(errors="replace").split()
+    lines = table.read_text(errors="replace").removeprefix("record,label").split()
     if wrong := [line for line in lines if line.partition(",")[2] not in _LABELS]:
-        raise SourceError(
-            f"{table} has the line {wrong[0]!r}; expected a name, a comma and N, A, O or ~; fetch it anew"
-        )
+        raise SourceError(f"{table} has the line {wrong[0]!r}; expected NAME,LABEL with one of N A O ~; fetch it anew")
     return [line.split(",") for line in lines]
 
 
