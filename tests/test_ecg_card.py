@@ -139,7 +139,7 @@ def test_the_card_is_written_from_the_runs_and_again_from_the_results(runs: list
         "| trains | mitdb 101 106 |",
         "| validates | vfdb 422 424 |",
         "| judges | vfdb 609 611 614 |",
-        "Shipped: seed 1.",
+        "Shipped: seed 1;",
         "not a medical device",
         "ODC-By",
         f"sha256:{2:064x}",
