@@ -1,12 +1,15 @@
 """The contract in an ONNX file's metadata: put there, read back, saved whole or not at all."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from holdover.runtime.contract import KEY, Contract
 from holdover.runtime.errors import ContractError, ModelError
@@ -128,3 +131,11 @@ def _write_beside(path: Path, data: bytes, parts: list[tuple[Path, Path]]) -> No
         file.flush()
         os.fsync(file.fileno())
         os.chmod(file.name, 0o644)
+
+
+def weights_hash(weights: Mapping[str, NDArray[Any]]) -> str:
+    """What `provenance.weights` says: SHA-256 of the names, shapes and float32 bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value).astype("<f4").tobytes())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,7 +1,6 @@
 """What carrying the memory is worth, what a step costs, and what 8-bit weights change: on the validation records."""
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -15,17 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from holdover.export.contract_io import write_whole
 from holdover.models.ecg_beats.data import MODEL_HZ
 from holdover.models.ecg_beats.net import normalise
 from holdover.models.ecg_beats.score import decode
 from holdover.models.ecg_rhythm.data import Record, load, noises, view
+from holdover.models.ecg_rhythm.figures import write_figures
 from holdover.models.ecg_rhythm.net import COLUMNS, DELAYS, HOP, Memory, Net, trained
 from holdover.models.ecg_rhythm.score import Run, judge, runner, summary
 from holdover.models.ecg_rhythm.train import data_folder
 from holdover.runtime.engine import Engine
 from holdover.runtime.engine import load as load_model
-from holdover.runtime.errors import HoldoverError
 
 RESETS_S = (300, 60, 10, 2)
 CONTEXT_S, HOPS_S = 10, (10, 2)
@@ -46,17 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = options.output or options.run / "ablations.json"
     torch.set_num_threads(1)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        found = ablate(options.run, data_folder(options.data))
-        write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
-    except HoldoverError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {output} cannot be written ({error.strerror}); give another -o", file=sys.stderr)
-        return 1
-    return 0
+    return write_figures(output, lambda: ablate(options.run, data_folder(options.data)))
 
 
 def ablate(run: Path, data: Path) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from scipy.signal import butter, sosfiltfilt
 
-from holdover.export.contract_io import write_whole
 from holdover.models.ecg_rhythm.asked import record_macro
+from holdover.models.ecg_rhythm.figures import write_figures
 from holdover.models.ecg_rhythm.judge import DS2, SVDB, printed
-from holdover.runtime.errors import HoldoverError, SourceError, UsageError
+from holdover.runtime.errors import SourceError, UsageError
 
 PARTS = {"ds2": ("mitdb", DS2), "svdb": ("svdb", SVDB)}
 LATEST = 8
@@ -52,17 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the figures")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="processes (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        found = baselines(_folder(options.data), options.jobs)
-        write_whole(options.output, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    except HoldoverError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {options.output} cannot be written ({error.strerror}); give another -o", file=sys.stderr)
-        return 1
-    return 0
+    return write_figures(options.output, lambda: baselines(_folder(options.data), options.jobs))
 
 
 def baselines(data: Path, jobs: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The recipe with another kind of memory in the trunk: RNN, GRU or dilated convolutions for its two LSTM layers."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from holdover.export.contract_io import write_whole
 from holdover.models.ecg_beats import net as beats
-from holdover.models.ecg_beats.net import normalise
 from holdover.models.ecg_rhythm.data import Record, load, noises
+from holdover.models.ecg_rhythm.figures import write_figures
 from holdover.models.ecg_rhythm.net import HEADS, SIDE, Memory, Net
-from holdover.models.ecg_rhythm.score import Run, judge, summary
+from holdover.models.ecg_rhythm.score import judge, runner, summary
 from holdover.models.ecg_rhythm.streams import Streams
-from holdover.models.ecg_rhythm.train import DECAY, EVERY_PRINT, RATE, SLOTS, Training, data_folder
-from holdover.runtime.errors import HoldoverError
+from holdover.models.ecg_rhythm.train import EVERY_PRINT, SLOTS, Training, data_folder, optimizer_of
 
 DILATIONS = tuple(2**i for i in range(8))
 """Of the convolutions, in frames: what they see reaches back 511 frames, 25.5 s."""
@@ -222,11 +218,8 @@ class Trial(Training):
         width = equal(family)
         net, average = FamilyNet(family, width), FamilyNet(family, width).eval()
         average.load_state_dict(net.state_dict())
-        decay, rest = ([p for p in net.parameters() if (p.ndim > 1) == big] for big in (True, False))
-        groups = [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
         streams = Streams(records, noise, SLOTS, np.random.default_rng([options.seed, 0]))
-        return cls(net, average, optimizer, streams, options.steps, options.half)
+        return cls(net, average, optimizer_of(net), streams, options.steps, options.half)
 
     def complete(self) -> None:
         """Take all steps, with a line every so often."""
@@ -241,32 +234,11 @@ class Trial(Training):
                 losses = []
 
 
-def runner(net: FamilyNet) -> Run:
-    """The net over whole recordings, its memory carried from end to end."""
-
-    def run(x: NDArray[Any]) -> NDArray[Any]:
-        with torch.no_grad():
-            y: NDArray[Any] = net(torch.from_numpy(normalise(x[None])), net.zeros(1))[0].numpy()[0]
-        return y
-
-    return run
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one family, validate it, and write what it reached as JSON; 0 if it went well."""
     options = _options().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        found = reached(options)
-        write_whole(options.output, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    except HoldoverError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {options.output} cannot be written ({error.strerror}); give another -o", file=sys.stderr)
-        return 1
-    return 0
+    return write_figures(options.output, lambda: reached(options))
 
 
 def reached(options: argparse.Namespace) -> dict[str, Any]:
@@ -281,7 +253,7 @@ def reached(options: argparse.Namespace) -> dict[str, Any]:
     validation, records, noise = load(folder, "validation"), load(folder, "train"), noises(folder / "nstdb")
     trial = Trial.of(options.family, records, noise, options)
     trial.complete()
-    found = judge(runner(trial.average), validation, noise)
+    found = judge(runner(trial.average, trial.average.zeros), validation, noise)
     print(f"validation {summary(found)}", flush=True)
     return {
         "family": options.family,

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from holdover.apps import recording
 from holdover.apps.cli import main as holdover
-from holdover.export.contract_io import write_whole
 from holdover.models.ecg_beats.data import MODEL_HZ
 from holdover.models.ecg_rhythm.data import RHYTHM, SPLITS, UNKNOWN, numbers
+from holdover.models.ecg_rhythm.figures import write_figures
 from holdover.runtime.chunk import Chunk
 from holdover.runtime.detect.conditions import CONDITIONS
 from holdover.runtime.engine import Engine, load
-from holdover.runtime.errors import HoldoverError, SourceError
+from holdover.runtime.errors import SourceError
 from holdover.runtime.stream import Stream
 
 DS1 = [*SPLITS["mitdb"]["train"], *SPLITS["mitdb"]["validation"]]
@@ -53,16 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the figures")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
     options = parser.parse_args(arguments)
-    try:
-        found = judge(options.model, options.data, options.parts)
-        write_whole(options.output, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    except HoldoverError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {options.output} cannot be written ({error}); give another -o", file=sys.stderr)
-        return 1
-    return 0
+    return write_figures(options.output, lambda: judge(options.model, options.data, options.parts))
 
 
 def judge(model: Path, data: Path, parts: Sequence[str]) -> dict[str, Any]:

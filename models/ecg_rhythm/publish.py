@@ -1,6 +1,5 @@
 """From trained weights to model.onnx with its contract, and results.json."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -103,7 +102,7 @@ def _document(states: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
 
 def _provenance(net: Net, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "weights": f"sha256:{weights_hash(net)}",
+        "weights": contract_io.weights_hash(weights(net)),
         "trained_on": [
             *(f"{source} {' '.join(parts['train'])}" for source, parts in SPLITS.items()),
             "cinc2017, numbers that do not end in 0 or 5",
@@ -118,14 +117,6 @@ def _provenance(net: Net, facts: Mapping[str, Any]) -> dict[str, Any]:
         "seed": facts["seed"],
         "torch": torch.__version__.split("+")[0],
     }
-
-
-def weights_hash(net: Net) -> str:
-    """SHA-256 over the weights' names, shapes and float32 bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(weights(net).items()):
-        digest.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value).astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def whole_sequence(net: Net, x: verify.Array) -> dict[str, verify.Array]:

@@ -24,12 +24,12 @@ Run = Callable[[Array], Array]
 """From (samples,), mV at 120 Hz, to (frames, columns)."""
 
 
-def runner(net: Net) -> Run:
-    """The net over whole recordings, its memory carried from end to end."""
+def runner(net: Net, zeros: Callable[[int], Memory] = Memory.zeros) -> Run:
+    """The net over whole recordings, its memory, which begins as `zeros` has it, carried from end to end."""
 
     def run(x: Array) -> Array:
         with torch.no_grad():
-            y: Array = net(torch.from_numpy(normalise(x[None])), Memory.zeros(1))[0].numpy()[0]
+            y: Array = net(torch.from_numpy(normalise(x[None])), zeros(1))[0].numpy()[0]
         return y
 
     return run

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     facts = {"steps": options.steps, "seed": options.seed, "taught": [r.name for r in taught]}
     facts |= {"held_out": [r.name for r in held_out], "before": before, "after": after}
     model = exported(net, contract, options.name, facts, taught, public)
-    results = json.dumps(facts | {"weights": f"sha256:{publish.weights_hash(net)}"}, indent=1, sort_keys=True) + "\n"
+    results = json.dumps(facts | {"weights": contract_io.weights_hash(weights(net))}, indent=1, sort_keys=True) + "\n"
     file = options.out / "model.onnx"
     contract_io.write_together(
         [(file, model.SerializeToString(deterministic=True)), (options.out / "results.json", results.encode())]
@@ -124,7 +124,7 @@ def _provenance(net: Net, contract: Contract, facts: Mapping[str, Any]) -> dict[
     parent = {"name": contract.name, "version": contract.model_version, "weights": theirs.get("weights", "not stated")}
     return {
         **theirs,
-        "weights": f"sha256:{publish.weights_hash(net)}",
+        "weights": contract_io.weights_hash(weights(net)),
         "parent": parent,
         "fine_tuned_on": facts["taught"],
         "fine_tuned_data_license": "not stated",

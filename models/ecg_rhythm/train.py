@@ -121,12 +121,10 @@ class Training:
         torch.manual_seed(options.seed)
         net, average = Net(), Net().eval()
         average.load_state_dict(net.state_dict())
-        decay, rest = ([p for p in net.parameters() if (p.ndim > 1) == big] for big in (True, False))
-        groups = [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
         kept = saved(options.checkpoint) if options.resume else None
         rng = np.random.default_rng([options.seed, kept["step"] if kept else 0])
-        training = cls(net, average, optimizer, Streams(records, noise, SLOTS, rng), options.steps, options.half)
+        streams = Streams(records, noise, SLOTS, rng)
+        training = cls(net, average, optimizer_of(net), streams, options.steps, options.half)
         if kept:
             training._restore(kept)
         return training
@@ -188,6 +186,13 @@ class Training:
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
+
+
+def optimizer_of(net: Net) -> torch.optim.Optimizer:
+    """AdamW; matrices decay, biases do not."""
+    decay, rest = ([p for p in net.parameters() if (p.ndim > 1) == big] for big in (True, False))
+    groups = [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
 
 
 def losses_of(y: Tensor, t: Mapping[str, Tensor]) -> dict[str, Tensor]:

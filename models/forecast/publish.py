@@ -121,7 +121,7 @@ def _proven(net: Net, facts: Mapping[str, Any], x: Array) -> tuple[onnx.ModelPro
 
 def _provenance(net: Net, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "weights": f"sha256:{weights_hash(net)}",
+        "weights": contract_io.weights_hash(weights(net)),
         "trained_on": ["generated series (series.py), nothing recorded"],
         "license": "Apache-2.0",
         "recipe": "models/forecast/train.py",
@@ -129,14 +129,6 @@ def _provenance(net: Net, facts: Mapping[str, Any]) -> dict[str, Any]:
         "seed": facts["seed"],
         "torch": torch.__version__.split("+")[0],
     }
-
-
-def weights_hash(net: Net) -> str:
-    """SHA-256 over the weights' names, shapes and float32 bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(weights(net).items()):
-        digest.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value).astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def whole_sequence(net: Net, x: Array) -> tuple[Array, Array]:
