@@ -13,7 +13,7 @@ from scipy.stats import poisson
 from holdover.evaluate.bxb import LABELS
 from holdover.evaluate.figures import figures, record_figures
 from holdover.export import contract_io
-from holdover.models.ecg_rhythm import asked, card
+from holdover.models.ecg_rhythm import asked, card, tables
 from holdover.runtime.errors import ModelError, SourceError, UsageError
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -194,11 +194,11 @@ def test_families_alone_make_no_card(home: Path) -> None:
 
 def test_a_figure_reaches_its_target_only_if_no_seed_falls_below_the_floor() -> None:
     one = asked.Asked("", (80, 95), (90, 97), lambda _: ())
-    assert card.reached(one, [90, 97], [80, 95]) == "target"
-    assert card.reached(one, [89.9, 97], [80, 95]) == "floor"
-    assert card.reached(one, [95, 99], [79.9, 95]) == "no"
+    assert tables.reached(one, [90, 97], [80, 95]) == "target"
+    assert tables.reached(one, [89.9, 97], [80, 95]) == "floor"
+    assert tables.reached(one, [95, 99], [79.9, 95]) == "no"
     less = asked.Asked("", (5,), (1,), lambda _: (), lower=True)
-    assert [card.reached(less, [mean], [worst]) for mean, worst in ((1, 5), (1.1, 5), (1, 5.1))] == [
+    assert [tables.reached(less, [mean], [worst]) for mean, worst in ((1, 5), (1.1, 5), (1, 5.1))] == [
         "target",
         "floor",
         "no",
@@ -215,7 +215,7 @@ def test_record_macro_counts_a_record_whose_beats_were_all_missed() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_at_the_upper_bound_so_few_events_would_be_seen_one_time_in_twenty(count: int) -> None:
-    assert poisson.cdf(count, card.upper_bound(count)) == pytest.approx(0.05)
+    assert poisson.cdf(count, tables.upper_bound(count)) == pytest.approx(0.05)
 
 
 @pytest.mark.skipif(not (SHIPPED / "model.onnx").is_file(), reason="ecg-rhythm is not shipped")
