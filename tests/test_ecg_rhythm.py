@@ -95,7 +95,7 @@ def test_disorder_leaves_ventricular_beats_and_what_is_outside_in_their_places()
 
 
 def test_a_source_teaches_only_what_it_is_annotated_for() -> None:
-    s, targets = drawn(), streams._targets
+    s, targets = drawn(), streams.targets_of
     quiet = {"dangerous": s._dangerous(), "handheld": s._joined()}
     for name, stretch in quiet.items():
         t = targets(stretch, np.zeros(len(stretch.x), int), (-1, -1))
@@ -110,7 +110,7 @@ def test_a_source_teaches_only_what_it_is_annotated_for() -> None:
 def test_where_there_is_no_heart_no_beat_is_wanted_and_the_quality_is_bad() -> None:
     s = drawn()
     stretch = s._nothing()
-    t = streams._targets(stretch, np.ones(len(stretch.x), int), (-1, -1))
+    t = streams.targets_of(stretch, np.ones(len(stretch.x), int), (-1, -1))
     assert not t.beat.any()
     assert t.beat_weight[6:].all()
     assert (t.quality[13:] == 1).all()
@@ -122,7 +122,7 @@ def test_beats_and_classes_are_wanted_at_their_delays() -> None:
     at, kind = np.array([600.0, 1200.0]), np.array([0, 2])
     x, known = np.zeros(n), np.ones(n, bool)
     stretch = streams.Stretch(x, at, kind, np.zeros(n, int), known, ~known, np.zeros(n, int))
-    t = streams._targets(stretch, np.zeros(n, int), (-1, -1))
+    t = streams.targets_of(stretch, np.zeros(n, int), (-1, -1))
     for place, label in zip(at, kind, strict=True):
         frame = {name: round((place - LAST + delay) / net.HOP) for name, delay in net.DELAYS.items()}
         assert t.beat[frame["beat"]] > 0.7

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from holdover.models.ecg_rhythm.figures import write_figures
 from holdover.models.ecg_rhythm.net import HEADS, SIDE, Memory, Net
 from holdover.models.ecg_rhythm.score import judge, runner, summary
 from holdover.models.ecg_rhythm.streams import Streams
-from holdover.models.ecg_rhythm.train import EVERY_PRINT, SLOTS, Training, data_folder, optimizer_of
+from holdover.models.ecg_rhythm.train import SLOTS, Training, data_folder, optimizer_of
 
 DILATIONS = tuple(2**i for i in range(8))
 """Of the convolutions, in frames: what they see reaches back 511 frames, 25.5 s."""
@@ -221,18 +220,6 @@ class Trial(Training):
         streams = Streams(records, noise, SLOTS, np.random.default_rng([options.seed, 0]))
         return cls(net, average, optimizer_of(net), streams, options.steps, options.half)
 
-    def complete(self) -> None:
-        """Take all steps, with a line every so often."""
-        memory, losses = self.net.zeros(SLOTS), []
-        begun = time.monotonic()
-        while self.step < self.steps:
-            memory, loss = self._one(memory)
-            losses.append(loss)
-            self.seconds = time.monotonic() - begun
-            if self.step % EVERY_PRINT == 0 or self.step == self.steps:
-                self._tell(np.mean(losses, 0))
-                losses = []
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one family, validate it, and write what it reached as JSON; 0 if it went well."""
@@ -252,7 +239,7 @@ def reached(options: argparse.Namespace) -> dict[str, Any]:
     folder = data_folder(options.data)
     validation, records, noise = load(folder, "validation"), load(folder, "train"), noises(folder / "nstdb")
     trial = Trial.of(options.family, records, noise, options)
-    trial.complete()
+    trial.through(trial.net.zeros(SLOTS))
     found = judge(runner(trial.average, trial.average.zeros), validation, noise)
     print(f"validation {summary(found)}", flush=True)
     return {

@@ -65,7 +65,7 @@ def publish(net: Net, records: Sequence[Record], facts: Mapping[str, Any], folde
     model, states = build(SHAPE, weights(net))
     document = _document(states, _provenance(net, facts))
     contract_io.attach(model, document)
-    document |= _proof(model, net, records, document)
+    document |= measured(model, net, records, document)
     contract = contract_io.attach(model, document)
     file = model.SerializeToString(deterministic=True)
     text = json.dumps(_results(net, facts, len(file), contract.document), indent=1, sort_keys=True) + "\n"
@@ -127,7 +127,7 @@ def whole_sequence(net: Net, x: verify.Array) -> dict[str, verify.Array]:
     return {name: y[..., columns] for name, columns in COLUMNS.items()}
 
 
-def _proof(model: onnx.ModelProto, net: Net, records: Sequence[Record], document: dict[str, Any]) -> dict[str, Any]:
+def measured(model: onnx.ModelProto, net: Net, records: Sequence[Record], document: dict[str, Any]) -> dict[str, Any]:
     """The parts of the contract that are measured; raises `ContractError` on a refusal."""
     contract = Contract.of(document)
     x = np.stack([view(r)[: 600 * MODEL_HZ] for r in records])[..., None]
@@ -141,8 +141,8 @@ def _proof(model: onnx.ModelProto, net: Net, records: Sequence[Record], document
     for o in outputs:
         if sooner.get(o["name"], o["settle"]) < o["settle"]:
             o["settle_labels"] = {"V": sooner[o["name"]]}
-    measured = {"method": settle.METHOD, **asdict(agreement), "recordings": len(records), "data": "mitdb DS1"}
-    verification = {**proof.document(), "onnxruntime": onnxruntime.__version__, "settle": measured}
+    settled = {"method": settle.METHOD, **asdict(agreement), "recordings": len(records), "data": "mitdb DS1"}
+    verification = {**proof.document(), "onnxruntime": onnxruntime.__version__, "settle": settled}
     invariant = "bitwise" if proof.bitwise else "grid"
     return {"outputs": outputs, "chunk_invariant": invariant, "verification": verification}
 

@@ -128,7 +128,7 @@ class Streams:
         stretch = _SOURCES[name](self)
         x, quality, dead = disturb(stretch.x, self._noise, self._rng) if name != "nothing" else (stretch.x, None, _NO)
         quality = np.ones(len(x), int) if quality is None else np.where(stretch.noisy, 1, quality)
-        return normalise(x), _targets(stretch, quality, dead)
+        return normalise(x), targets_of(stretch, quality, dead)
 
     def _annotated(self) -> Stretch:
         rng, seconds = self._rng, 10 * int(self._rng.integers(4, 13))
@@ -295,7 +295,8 @@ def _shortened(s: Stretch) -> Stretch:
     return Stretch(s.x[:n], s.at, s.kind, s.rhythm[:n], s.known[:n], s.noisy[:n], s.tame[:n], s.timed)
 
 
-def _targets(s: Stretch, quality: Array, dead: tuple[int, int]) -> Targets:
+def targets_of(s: Stretch, quality: Array, dead: tuple[int, int]) -> Targets:
+    """What is wanted of a stretch that was disturbed, `dead` from one sample to another (see `disturb`)."""
     frames = len(s.x) // HOP
     alive = (s.at < dead[0]) | (s.at > dead[1])
     edge = np.abs(s.at[:, None] - np.array(dead)).min(1, initial=np.inf) < 0.2 * MODEL_HZ

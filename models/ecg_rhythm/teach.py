@@ -111,7 +111,7 @@ def exported(
     document = {**contract.document, "name": name or f"{contract.name}-finetuned", "states": states}
     document |= {"quantization": None, "provenance": _provenance(net, contract, facts)}
     records = [r for r in (*public.records, *public.validation) if r.source == "mitdb"]
-    document |= publish._proof(model, net, records, document) if records else _proof(model, net, taught, document)
+    document |= publish.measured(model, net, records, document) if records else _proof(model, net, taught, document)
     contract_io.attach(model, document)
     proof = document["verification"]
     ahead = max(proof["lookahead_measured"].values())

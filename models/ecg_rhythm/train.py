@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import cos, pi
 from pathlib import Path
@@ -131,8 +131,18 @@ class Training:
 
     def run(self, validation: Sequence[Record], noise: Sequence[Any], checkpoint: Path) -> float:
         """Take the remaining steps, with a line and a checkpoint every so often; seconds spent in all."""
-        memory, begun = Memory.zeros(SLOTS), time.monotonic() - self.seconds
-        losses: list[list[float]] = []
+
+        def check() -> None:
+            print(f"  validation {summary(validate(self.average, validation, noise))}", flush=True)
+            self._save(checkpoint)
+
+        self.through(Memory.zeros(SLOTS), check)
+        self._save(checkpoint)
+        return self.seconds
+
+    def through(self, memory: Memory, check: Callable[[], None] = lambda: None) -> None:
+        """Take the remaining steps from a memory, with a line every so often, and a check more rarely."""
+        begun, losses = time.monotonic() - self.seconds, list[list[float]]()
         while self.step < self.steps:
             memory, loss = self._one(memory)
             losses.append(loss)
@@ -141,10 +151,7 @@ class Training:
                 self._tell(np.mean(losses, 0))
                 losses = []
             if self.step % EVERY_CHECK == 0 and self.step < self.steps:
-                print(f"  validation {summary(validate(self.average, validation, noise))}", flush=True)
-                self._save(checkpoint)
-        self._save(checkpoint)
-        return self.seconds
+                check()
 
     def _one(self, memory: Memory) -> tuple[Memory, list[float]]:
         z, targets, alive = self.streams.step()
@@ -154,13 +161,16 @@ class Training:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             y, memory = self.net(torch.from_numpy(z), memory.keep(torch.from_numpy(alive)))
         losses = losses_of(y.float(), wanted)
+        self._descend(shared(losses))
+        return memory, [float(x.detach()) for x in losses.values()]
+
+    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum().backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         self._follow()
-        return memory, [float(x.detach()) for x in losses.values()]
 
     def _follow(self) -> None:
         keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
@@ -211,6 +221,11 @@ def losses_of(y: Tensor, t: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "rhythm": _classes(y, "rhythm", t["rhythm"]),
         "quality": bad / judged.sum().clamp(min=1),
     }
+
+
+def shared(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of losses, each by its share."""
+    return torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum()
 
 
 def _classes(y: Tensor, output: str, kind: Tensor) -> Tensor:

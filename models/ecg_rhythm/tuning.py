@@ -1,6 +1,5 @@
 """Training that goes on from a net, on a user's records and, if there are any, as much on the public ones."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from holdover.models.ecg_beats.data import OTHER, RATE_HZ
@@ -18,7 +17,7 @@ from holdover.models.ecg_rhythm import streams
 from holdover.models.ecg_rhythm.data import UNKNOWN, Record
 from holdover.models.ecg_rhythm.disturb import disturb
 from holdover.models.ecg_rhythm.net import COLUMNS, HOP, Memory, Net
-from holdover.models.ecg_rhythm.train import EVERY_PRINT, SHARES, SLOTS, Training, losses_of
+from holdover.models.ecg_rhythm.train import SHARES, SLOTS, Training, losses_of, shared
 from holdover.runtime.errors import ModelError
 
 RATE = 3e-4
@@ -92,7 +91,7 @@ class OwnStreams(streams.Streams):
     def _draw(self) -> tuple[Array, streams.Targets]:
         stretch = self._annotated()
         x, quality, dead = disturb(stretch.x, self._noise, self._rng)
-        return normalise(x), streams._targets(stretch, np.where(stretch.noisy, 1, quality), dead)
+        return normalise(x), streams.targets_of(stretch, np.where(stretch.noisy, 1, quality), dead)
 
 
 def _long(record: Record) -> Record:
@@ -134,7 +133,7 @@ def tuned(parent: Net, records: Sequence[Record], public: Public, steps: int, se
     for each in (net, average):
         each.load_state_dict(parent.state_dict())
     tuning = Tuning(net, average, torch.optim.Adam(net.parameters()), own, steps, False, parent=parent)
-    return tuning.through()
+    return tuning.taught()
 
 
 @dataclass
@@ -147,17 +146,10 @@ class Tuning(Training):
     parent: Net = field(kw_only=True)
     past: Memory = field(init=False)
 
-    def through(self) -> Net:
+    def taught(self) -> Net:
         """Take all steps, with a line every so often; the moving average."""
-        memory, begun = Memory.zeros(SLOTS), time.monotonic()
-        self.past, losses = Memory.zeros(SLOTS), []
-        while self.step < self.steps:
-            memory, loss = self._one(memory)
-            losses.append(loss)
-            self.seconds = time.monotonic() - begun
-            if self.step % EVERY_PRINT == 0 or self.step == self.steps:
-                self._tell(np.mean(losses, 0))
-                losses = []
+        self.past = Memory.zeros(SLOTS)
+        self.through(Memory.zeros(SLOTS))
         if not all(bool(p.isfinite().all()) for p in self.average.parameters()):
             raise ModelError("training left the finite numbers; look at the records, or give fewer --steps")
         return self.average
@@ -172,13 +164,7 @@ class Tuning(Training):
             known, self.past = self.parent(x, self.past.keep(goes_on))
         y, memory = self.net(x, memory.keep(goes_on))
         losses = losses_of(y, wanted)
-        loss = torch.stack([SHARES[name] * each for name, each in losses.items()]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss + _forgotten(y, known, wanted)).backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self._follow()
+        self._descend(shared(losses) + _forgotten(y, known, wanted))
         return memory, [float(each.detach()) for each in losses.values()]
 
 
