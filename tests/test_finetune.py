@@ -21,7 +21,7 @@ torch.set_num_threads(1)  # more of them spin, and wait for each other, where th
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb's use of pandas
 
 from holdover.apps.cli import main as holdover  # noqa: E402  # behind what it needs
-from holdover.models.ecg_rhythm import before_after, finetune, own_records, publish, tuning  # noqa: E402
+from holdover.models.ecg_rhythm import before_after, finetune, own_records, publish, train, tuning  # noqa: E402
 from holdover.models.ecg_rhythm.data import OTHER  # noqa: E402
 from holdover.models.ecg_rhythm.net import SHAPE, Net, trained, weights  # noqa: E402
 
@@ -281,7 +281,7 @@ def test_steps_lower_the_loss_of_what_is_taught_and_leave_the_parent(
     mine: Path, parent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "RATE", 3e-3)
-    monkeypatch.setattr(tuning, "EVERY_PRINT", 15)
+    monkeypatch.setattr(train, "EVERY_PRINT", 15)
     net, _ = trained(parent)
     before = {name: p.clone() for name, p in net.named_parameters()}
     tuning.tuned(net, records(mine, parent), tuning.Public(), 45, 0)
